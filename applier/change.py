@@ -1,0 +1,76 @@
+"""The change model: what a plan holds, plan prints, apply executes and every report shows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+from renderer.errors import ExitCode
+from renderer.manifest.document import Policy
+from renderer.manifest.identity import Identity
+from renderer.manifest.jsontypes import JsonObject
+
+
+class Action(Enum):
+    """What happens to one policy; nothing else can."""
+
+    CREATE = "create"
+    UPDATE = "update"
+    ADOPT = "adopt"
+    DELETE = "delete"
+    UNCHANGED = "unchanged"
+
+
+class Rehearsed(Enum):
+    """Whether the server was asked, by a dry run, what a write would give."""
+
+    ACCEPTED = "accepted"
+    REFUSED = "refused"
+    NOT_ASKED = "not asked"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """One policy's way from what is live to what is wanted.
+
+    `before` is the live object as the server gave it, `after` the content that it would store; `patch` leads
+    from the one to the other (RFC 6902; empty for creates and deletes). Where the server was not asked, because
+    the account may not write, `after` lacks the server's defaults.
+    """
+
+    identity: Identity
+    action: Action
+    before: JsonObject | None = None
+    after: JsonObject | None = None
+    patch: tuple[JsonObject, ...] = ()
+    policy: Policy | None = None
+    drifted_by: tuple[str, ...] = ()
+    rehearsed: Rehearsed = Rehearsed.ACCEPTED
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refused:
+    """A guard's refusal: which (by its exit code), of what, and how to allow it."""
+
+    code: ExitCode
+    message: str
+    hint: str
+    subjects: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """Every policy that is wanted or owned, in the order of identities, and what the guards refuse."""
+
+    changes: tuple[Change, ...]
+    refusals: tuple[Refused, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def effective(self) -> tuple[Change, ...]:
+        """The changes that change something."""
+        return tuple(change for change in self.changes if change.action is not Action.UNCHANGED)
+
+    def of(self, *actions: Action) -> tuple[Change, ...]:
+        """The changes with one of these actions."""
+        return tuple(change for change in self.changes if change.action in actions)

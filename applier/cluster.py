@@ -1,0 +1,262 @@
+"""The adapter to the Kubernetes API: what is served, what is live, and every write of a policy."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Final, TypeVar
+from urllib.parse import quote
+
+from applier.connection import JSON_PATCH, Connection, ServerRefused
+from applier.diff import FIELD_MANAGER
+from applier.ports import Live, Resource
+from renderer.errors import NotPermitted, RemoteError
+from renderer.manifest.identity import Identity
+from renderer.manifest.jsontypes import Json, JsonObject
+from renderer.manifest.kinds import KINDS, Kind
+
+_PAGE: Final = 500
+_CONCURRENCY: Final = 8
+#: One write, on both sides: a client that gives up leaves the server writing, unless it is told the limit too.
+_WRITE_SECONDS: Final = 30.0
+_VERSION: Final = re.compile(r"v(\d+)(?:(alpha|beta)(\d+))?")
+
+A = TypeVar("A")
+B = TypeVar("B")
+
+
+class KubernetesCluster:
+    """A `Cluster` and its `Leases` over one connection. Threads may share it."""
+
+    def __init__(self, connection: Connection) -> None:
+        """Take a connection; nothing is asked yet."""
+        self._connection = connection
+        self._resources: dict[Kind, Resource] | None = None
+
+    @property
+    def server(self) -> str:
+        """The API server's address."""
+        return self._connection.server
+
+    def observe(self, kinds: Sequence[Kind] = KINDS) -> Live:
+        """Read every object of those kinds that the cluster serves; see `ports.Cluster`."""
+        resources = {kind: resource for kind, resource in self.resources().items() if kind in kinds}
+        objects: dict[Identity, JsonObject] = {}
+        unreadable: dict[Kind, str] = {}
+        for (kind, _), found in zip(
+            resources.items(), _parallel(self._list, resources.values()), strict=True
+        ):
+            if isinstance(found, str):
+                unreadable[kind] = found
+            else:
+                objects |= found
+        return Live(resources=resources, objects=objects, unreadable=unreadable)
+
+    def resources(self) -> Mapping[Kind, Resource]:
+        """The managed kinds that the cluster serves, each with the version it stores; asked once."""
+        if self._resources is None:
+            groups = {group["name"]: group for group in self._connection.get("/apis")["groups"]}
+            wanted = sorted({kind.group for kind in KINDS} & groups.keys())
+            versions = [
+                (group, version["version"]) for group in wanted for version in groups[group]["versions"]
+            ]
+            lists = _parallel(lambda pair: self._connection.get(f"/apis/{pair[0]}/{pair[1]}"), versions)
+            self._resources = _served(dict(zip(versions, lists, strict=True)))
+        return self._resources
+
+    def read(self, identity: Identity) -> JsonObject | None:
+        """The object as it is now, or None; see `ports.Cluster`."""
+        try:
+            return _object(self._connection.get(self._path(identity)))
+        except ServerRefused as error:
+            if error.status.code == 404:
+                return None
+            raise
+
+    def may_write(self, kinds: Sequence[Kind]) -> frozenset[Kind]:
+        """The kinds of which this account may create, patch and delete objects (SelfSubjectAccessReview)."""
+        reviews = [(kind, verb) for kind in kinds for verb in ("create", "patch", "delete")]
+        answers = _parallel(self._may, reviews)
+        denied = {kind for (kind, _), allowed in zip(reviews, answers, strict=True) if not allowed}
+        return frozenset(kinds) - denied
+
+    def _may(self, review: tuple[Kind, str]) -> bool:
+        kind, verb = review
+        attributes = {"group": kind.group, "resource": kind.plural, "verb": verb}
+        answer = self._connection.send(
+            "POST",
+            "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews",
+            body={
+                "apiVersion": "authorization.k8s.io/v1",
+                "kind": "SelfSubjectAccessReview",
+                "spec": {"resourceAttributes": attributes},
+            },
+        )
+        return bool(_object(answer)["status"].get("allowed"))
+
+    def create(self, body: JsonObject, identity: Identity, *, dry_run: bool = False) -> JsonObject:
+        """Create it; see `ports.Cluster`."""
+        return self._write("POST", self._collection(identity), body, dry_run=dry_run)
+
+    def patch(self, identity: Identity, operations: Sequence[Json], *, dry_run: bool = False) -> JsonObject:
+        """Apply RFC 6902 operations; see `ports.Cluster`."""
+        return self._write(
+            "PATCH", self._path(identity), list(operations), dry_run=dry_run, content_type=JSON_PATCH
+        )
+
+    def delete(
+        self, identity: Identity, *, uid: str, resource_version: str = "", dry_run: bool = False
+    ) -> None:
+        """Delete that very object; see `ports.Cluster`."""
+        self._connection.send(
+            "DELETE",
+            self._path(identity),
+            {"timeout": f"{_WRITE_SECONDS:.0f}s"},
+            delete_options(uid=uid, resource_version=resource_version, dry_run=dry_run),
+            seconds=_WRITE_SECONDS + 5,
+        )
+
+    def read_lease(self, namespace: str, name: str) -> JsonObject | None:
+        """The Lease, or None when there is none."""
+        try:
+            return _object(self._connection.get(f"{_leases(namespace)}/{name}"))
+        except ServerRefused as error:
+            if error.status.code == 404:
+                return None
+            raise
+
+    def write_lease(self, lease: JsonObject, *, seconds: float) -> JsonObject:
+        """Create the Lease, or replace the one whose resourceVersion it carries, within so many seconds.
+
+        Raises ServerRefused with 409 when another was faster.
+        """
+        metadata = lease["metadata"]
+        path = _leases(metadata["namespace"])
+        exists = "resourceVersion" in metadata
+        return _object(
+            self._connection.send(
+                "PUT" if exists else "POST",
+                f"{path}/{metadata['name']}" if exists else path,
+                {"fieldManager": FIELD_MANAGER},
+                lease,
+                seconds=seconds,
+            )
+        )
+
+    def _write(
+        self, method: str, path: str, body: Json, *, dry_run: bool, content_type: str = "application/json"
+    ) -> JsonObject:
+        query: dict[str, Any] = {
+            "fieldManager": FIELD_MANAGER,
+            "fieldValidation": "Strict",
+            "timeout": f"{_WRITE_SECONDS:.0f}s",
+        }
+        if dry_run:
+            query["dryRun"] = "All"
+        return _object(
+            self._connection.send(
+                method, path, query, body, content_type=content_type, seconds=_WRITE_SECONDS + 5
+            )
+        )
+
+    def _list(self, resource: Resource) -> dict[Identity, JsonObject] | str:
+        """Every object of a kind, page by page; or why this account can't read them."""
+        path = f"/apis/{resource.api_version}/{resource.kind.plural}"
+        while True:
+            try:
+                return self._pages(resource, path)
+            except NotPermitted:
+                return "this account may not list it"
+            except ServerRefused as error:
+                # 410: the list took longer than the server keeps its continue token; begin again.
+                if error.status.code != 410:
+                    raise RemoteError(f"{resource.kind.resource} can't be listed: {error.message}") from error
+
+    def _pages(self, resource: Resource, path: str) -> dict[Identity, JsonObject]:
+        objects: dict[Identity, JsonObject] = {}
+        query: dict[str, Any] = {"limit": _PAGE}
+        while True:
+            page = _object(self._connection.get(path, query))
+            for item in page.get("items") or ():
+                # Items of a list carry neither, and everything later expects both.
+                item["apiVersion"], item["kind"] = resource.api_version, resource.kind.name
+                metadata = item["metadata"]
+                identity = Identity(
+                    kind=resource.kind, namespace=metadata.get("namespace", ""), name=metadata["name"]
+                )
+                objects[identity] = item
+            token = page["metadata"].get("continue")
+            if not token:
+                return objects
+            query["continue"] = token
+
+    def _collection(self, identity: Identity) -> str:
+        resource = self.resources()[identity.kind]
+        namespace = f"/namespaces/{quote(identity.namespace, safe='')}" if identity.namespace else ""
+        return f"/apis/{resource.api_version}{namespace}/{resource.kind.plural}"
+
+    def _path(self, identity: Identity) -> str:
+        return f"{self._collection(identity)}/{quote(identity.name, safe='')}"
+
+
+def delete_options(*, uid: str, resource_version: str = "", dry_run: bool = False) -> JsonObject:
+    """The body of every DELETE. The dry run is in it, because with a body the server ignores the query."""
+    preconditions = {"uid": uid}
+    if resource_version:
+        preconditions["resourceVersion"] = resource_version
+    options: JsonObject = {"apiVersion": "v1", "kind": "DeleteOptions", "preconditions": preconditions}
+    if dry_run:
+        options["dryRun"] = ["All"]
+    return options
+
+
+def _leases(namespace: str) -> str:
+    return f"/apis/coordination.k8s.io/v1/namespaces/{quote(namespace, safe='')}/leases"
+
+
+def _object(answer: Json) -> JsonObject:
+    if not isinstance(answer, dict):
+        raise RemoteError("The API server answered with something that is no object.")
+    return answer
+
+
+def _parallel(function: Callable[[A], B], items: Iterable[A]) -> list[B]:
+    with ThreadPoolExecutor(_CONCURRENCY) as pool:
+        return list(pool.map(function, items))
+
+
+def _served(lists: Mapping[tuple[str, str], Json]) -> dict[Kind, Resource]:
+    """Which kinds are served, and in which version each is stored, from the answers to `/apis/<group>/<version>`."""
+    found: dict[Kind, dict[str, str]] = {}
+    for (group, version), answer in lists.items():
+        for entry in answer.get("resources") or ():
+            kind = next((k for k in KINDS if (k.group, k.plural) == (group, entry["name"])), None)
+            if kind is not None:
+                found.setdefault(kind, {})[version] = entry.get("storageVersionHash", "")
+    return {kind: _resource(kind, hashes) for kind, hashes in sorted(found.items())}
+
+
+def _resource(kind: Kind, hashes: Mapping[str, str]) -> Resource:
+    served = tuple(sorted(hashes, key=version_rank, reverse=True))
+    stored = next(
+        (version for version in served if storage_hash(kind, version) in hashes.values()), served[0]
+    )
+    return Resource(kind=kind, version=stored, served=served)
+
+
+def storage_hash(kind: Kind, version: str) -> str:
+    """What the API server calls a stored version: base64 of the first 8 bytes of sha256("group/version/Kind")."""
+    digest = hashlib.sha256(f"{kind.group}/{version}/{kind.name}".encode()).digest()
+    return base64.b64encode(digest[:8]).decode()
+
+
+def version_rank(version: str) -> tuple[int, int, int]:
+    """Kubernetes' order of versions: v2 above v1 above v1beta2 above v1beta1 above v1alpha1."""
+    match = _VERSION.fullmatch(version)
+    if not match:
+        return (0, 0, 0)
+    stability = {None: 3, "beta": 2, "alpha": 1}[match[2]]
+    return (stability, int(match[1]), int(match[3] or 0))

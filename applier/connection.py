@@ -1,0 +1,312 @@
+"""HTTP to the Kubernetes API: where the cluster is, who we are there, time limits, and errors in our own terms."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlencode
+
+import stamina
+import urllib3
+from kubernetes import client, config
+from kubernetes.config.config_exception import ConfigException
+
+from renderer.errors import ConfigurationError, Failure, NotPermitted, RemoteError
+from renderer.insights.transport import retry_after_seconds, user_agent
+
+if TYPE_CHECKING:
+    from renderer.manifest.jsontypes import Json, JsonObject
+
+SERVICE_ACCOUNT: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount")
+JSON_PATCH: Final = "application/json-patch+json"
+
+_CONNECT_SECONDS: Final = 10.0
+_READ_SECONDS: Final = 60.0
+_ANSWER_BYTES: Final = 512 * 1024 * 1024
+_POOL_SIZE: Final = 16
+_ATTEMPTS: Final = 5
+_RETRY_SECONDS: Final = 60.0
+_CHECK_CONFIG: Final = (
+    "Check KUBECONFIG (--kubeconfig) and --context; `kubectl version` with the same settings must work."
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Status:
+    """A refusal of the server, as its Status object tells it."""
+
+    code: int
+    reason: str
+    message: str
+    causes: tuple[tuple[str, str], ...] = ()
+
+
+class ServerRefused(Failure):
+    """The server answered with an error status that is about the request; `status` says which."""
+
+    def __init__(self, status: Status, *, hint: str = "") -> None:
+        super().__init__(f"{status.message} ({status.code} {status.reason})", hint=hint)
+        self.status = status
+
+
+class PassingError(RemoteError):
+    """A failure that may pass by itself; `retry_after` in seconds is the server's own wish, if it has one."""
+
+    def __init__(self, message: str, *, hint: str = "", retry_after: float | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.retry_after = retry_after
+
+
+class Connection:
+    """A pool of connections to one API server, with the account's credentials; threads may share it."""
+
+    def __init__(self, configuration: client.Configuration) -> None:
+        """Prepare, without connecting."""
+        configuration.connection_pool_maxsize = _POOL_SIZE
+        self._configuration = configuration
+        self._pool: urllib3.PoolManager = client.ApiClient(configuration).rest_client.pool_manager
+        self.server = str(configuration.host)
+
+    @classmethod
+    def open(cls, *, kubeconfig: str | None = None, context: str | None = None) -> Connection:
+        """Find the cluster as kubectl does: the flag, KUBECONFIG (several files), ~/.kube/config, or the pod's own.
+
+        Raises ConfigurationError when none is there or one is broken.
+        """
+        configuration = client.Configuration()
+        location = kubeconfig or os.environ.get("KUBECONFIG") or "~/.kube/config"
+        files = [part for part in location.split(os.pathsep) if part]
+        found = any(Path(part).expanduser().is_file() for part in files)
+        try:
+            with _exec_errors() as errors:
+                if found:
+                    config.load_kube_config(
+                        os.pathsep.join(files),
+                        context,
+                        client_configuration=configuration,
+                        persist_config=False,
+                    )
+                elif not kubeconfig and not context and (SERVICE_ACCOUNT / "token").exists():
+                    config.load_incluster_config(client_configuration=configuration)
+                else:
+                    raise ConfigurationError(
+                        f"No cluster is configured: {location} does not exist, and this is not a pod.",
+                        hint=_CHECK_CONFIG,
+                    )
+        except (ConfigException, OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+            raise ConfigurationError(
+                f"The cluster's configuration can't be used: {_first_line(error)}.", hint=_CHECK_CONFIG
+            ) from error
+        if errors:
+            raise ConfigurationError(
+                f"The credentials plugin of the kubeconfig failed: {_first_line(errors[0])}.",
+                hint=_CHECK_CONFIG,
+            )
+        return cls(configuration)
+
+    def get(self, path: str, query: Mapping[str, Any] | None = None) -> Json:
+        """GET, tried again with backoff while the failure may pass. Raises as `send`."""
+        attempts = stamina.retry_context(
+            on=_wait_seconds,
+            attempts=_ATTEMPTS,
+            timeout=_RETRY_SECONDS,
+            wait_initial=0.2,
+            wait_max=5.0,
+            wait_jitter=0.5,
+        )
+        for attempt in attempts:
+            with attempt:
+                return self.send("GET", path, query)
+        raise AssertionError  # retry_context ends with a return or a raise
+
+    def send(
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, Any] | None = None,
+        body: Json = None,
+        *,
+        content_type: str = "application/json",
+        seconds: float = _READ_SECONDS,
+    ) -> Json:
+        """Send one request, once, and give the JSON of a 2xx answer; None when it is empty.
+
+        Raises ServerRefused (400, 404, 409, 410, 422 …), NotPermitted (401, 403) and RemoteError: unreachable,
+        too slow, throttled, or failing on its own side.
+        """
+        url = self.server + path + (f"?{urlencode(query)}" if query else "")
+        headers = {"Accept": "application/json", "User-Agent": user_agent(), **self._authorization()}
+        data = None
+        if body is not None:
+            data = json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode()
+            headers["Content-Type"] = content_type
+        try:
+            response = self._pool.request(
+                method,
+                url,
+                body=data,
+                headers=headers,
+                timeout=urllib3.Timeout(connect=_CONNECT_SECONDS, read=seconds),
+                retries=False,
+                redirect=False,
+                preload_content=False,
+            )
+            with _released(response):
+                answer = response.read(_ANSWER_BYTES + 1)
+        except (urllib3.exceptions.HTTPError, OSError) as error:
+            raise _unreachable(self.server, error) from error
+        if not 200 <= response.status < 300:
+            raise _refusal(self.server, method, path, response.status, dict(response.headers), answer)
+        return _parse(self.server, answer)
+
+    def _authorization(self) -> dict[str, str]:
+        try:
+            with _exec_errors() as errors:
+                token = self._configuration.get_api_key_with_prefix("BearerToken", alias="authorization")
+                basic = (
+                    self._configuration.get_basic_auth_token()
+                    if not token and self._configuration.username
+                    else None
+                )
+        except (ConfigException, OSError, ValueError) as error:
+            raise ConfigurationError(
+                f"The cluster's credentials can't be renewed: {_first_line(error)}.", hint=_CHECK_CONFIG
+            ) from error
+        if errors:
+            raise ConfigurationError(
+                f"The credentials plugin of the kubeconfig failed: {_first_line(errors[0])}.",
+                hint=_CHECK_CONFIG,
+            )
+        value = token or basic
+        return {"Authorization": value} if value else {}
+
+
+@contextmanager
+def _released(response: urllib3.BaseHTTPResponse) -> Iterator[None]:
+    """Give the connection back to the pool when the body was read, close it when that failed."""
+    try:
+        yield
+    except BaseException:
+        response.close()
+        raise
+    response.release_conn()
+
+
+@contextmanager
+def _exec_errors() -> Iterator[list[str]]:
+    """Collect what the Kubernetes library only logs: the failures of credential plugins."""
+    messages: list[str] = []
+
+    class _Collector(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            messages.append(record.getMessage())
+
+    handler = _Collector(level=logging.ERROR)
+    root = logging.getLogger()
+    root.addHandler(handler)
+    try:
+        yield messages
+    finally:
+        root.removeHandler(handler)
+
+
+def _wait_seconds(error: Exception) -> bool | float:
+    """Whether to try again: no, after the usual backoff, or after so many seconds."""
+    if not isinstance(error, PassingError):
+        return False
+    if error.retry_after is None:
+        return True
+    # The jitter keeps many clients from coming back at once.
+    return error.retry_after + random.random()  # noqa: S311 - not a secret
+
+
+def _unreachable(server: str, error: Exception) -> RemoteError:
+    reason = error
+    while isinstance(reason, urllib3.exceptions.MaxRetryError) and reason.reason:
+        reason = reason.reason
+    hint = "Check the address in the kubeconfig, the network, and that the API server runs."
+    if isinstance(reason, urllib3.exceptions.SSLError):
+        return RemoteError(
+            f"{server} has a certificate that is not trusted: {_first_line(reason)}.", hint=_CHECK_CONFIG
+        )
+    if isinstance(reason, urllib3.exceptions.NewConnectionError):
+        # "<object at 0x…>: Failed to establish a new connection: [Errno 111] Connection refused"
+        return PassingError(
+            f"{server} can't be reached: {_first_line(reason).rpartition(': ')[2]}.", hint=hint
+        )
+    if isinstance(reason, (urllib3.exceptions.TimeoutError, TimeoutError)):
+        return PassingError(f"{server} did not answer in time.", hint=hint)
+    return PassingError(f"The connection to {server} broke: {_first_line(reason)}.", hint=hint)
+
+
+def _refusal(
+    server: str, method: str, path: str, code: int, headers: Mapping[str, str], body: bytes
+) -> Failure:
+    status = _status(code, body)
+    if code == 401:
+        return NotPermitted(
+            f"{server} does not know this account (401).",
+            hint="The credentials of the kubeconfig are wrong or have expired: log in again.",
+        )
+    if code == 403:
+        return NotPermitted(
+            f"{server} does not allow {method} {path}: {status.message}", hint="Grant the account that right."
+        )
+    if code == 429 or code >= 500:
+        retry_after = retry_after_seconds(headers.get("Retry-After", ""), now=datetime.now(UTC))
+        webhook = "failed calling webhook" in status.message
+        hint = (
+            "Kyverno's admission controller does not answer. Start it, or, if it was removed, delete what it left: "
+            "`kubectl delete validatingwebhookconfigurations,mutatingwebhookconfigurations "
+            "-l webhook.kyverno.io/managed-by=kyverno`."
+            if webhook
+            else ""
+        )
+        return PassingError(f"{server} answered {code}: {status.message}", hint=hint, retry_after=retry_after)
+    return ServerRefused(status)
+
+
+def _status(code: int, body: bytes) -> Status:
+    try:
+        answer: JsonObject = json.loads(body)
+        details = answer.get("details") or {}
+        causes = tuple(
+            (str(cause.get("field") or ""), str(cause.get("message") or ""))
+            for cause in details.get("causes") or ()
+        )
+        return Status(
+            code=code,
+            reason=str(answer.get("reason") or ""),
+            message=str(answer.get("message") or ""),
+            causes=causes,
+        )
+    except (ValueError, AttributeError, TypeError):
+        text = body[:200].decode(errors="replace").strip()
+        return Status(code=code, reason="", message=text.splitlines()[0] if text else "no explanation")
+
+
+def _parse(server: str, body: bytes) -> Json:
+    if not body:
+        return None
+    if len(body) > _ANSWER_BYTES:
+        raise RemoteError(f"{server} answered with more than {_ANSWER_BYTES} bytes.")
+    try:
+        return json.loads(body)
+    except ValueError as error:
+        raise RemoteError(
+            f"{server} did not answer with JSON, so it is no Kubernetes API server, or a proxy answered.",
+            hint=_CHECK_CONFIG,
+        ) from error
+
+
+def _first_line(error: object) -> str:
+    lines: Sequence[str] = str(error).strip().splitlines()
+    return lines[0].rstrip(".") if lines else type(error).__name__

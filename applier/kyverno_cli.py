@@ -1,0 +1,182 @@
+"""Has the kyverno CLI judge policies, and says what it thinks of each."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+from applier import kyverno_account as account
+from applier import kyverno_output as output
+from applier.kyverno_account import Batch, Probe
+from applier.kyverno_process import SKIP_HINT, KyvernoProcess, Printed, private_directory
+from applier.verdict import Verdict
+from renderer.errors import ConfigurationError
+from renderer.manifest.document import Policy
+from renderer.manifest.jsontypes import JsonObject
+
+#: The versions of which it is known what they print.
+KNOWN_VERSION: Final = re.compile(r"1\.19\.\d+")
+
+_NAMES: Final = ("kyverno", "kubectl-kyverno")
+# As many as a batch of 100 needs to be halved down to each single policy, and then some.
+_MOST_RUNS: Final = 250
+_TOO_MANY_RUNS: Final = f"the kyverno CLI was run {_MOST_RUNS} times and had not come to it"
+
+# A kind that policies rarely match, so that they are loaded and compiled but not evaluated.
+_LEASE: Final[JsonObject] = {
+    "apiVersion": "coordination.k8s.io/v1",
+    "kind": "Lease",
+    "metadata": {"name": "probe", "namespace": "default"},
+    "spec": {},
+}
+# What the copies that `account.probes` makes match; it has no image that could be looked up.
+_POD: Final[JsonObject] = {
+    "apiVersion": "v1",
+    "kind": "Pod",
+    "metadata": {"name": "probe", "namespace": "default"},
+    "spec": {"containers": []},
+}
+
+
+class KyvernoCli:
+    """A Validator: `kyverno apply` over all policies, with an account that each was loaded.
+
+    `timeout_seconds` is for each process; one process gets at most `batch` policies, which bounds its memory.
+    `runs` is how many processes the last `validate` took.
+    """
+
+    def __init__(self, path: Path | None = None, *, timeout_seconds: float = 120, batch: int = 100) -> None:
+        self.process = KyvernoProcess(path=path or self.find(), timeout_seconds=timeout_seconds)
+        self.batch = batch
+        self.runs = 0
+
+    @staticmethod
+    def find(explicit: str = "") -> Path:
+        """Find the CLI: the path that was given, else `kyverno`, else `kubectl-kyverno` on PATH.
+
+        Raises ConfigurationError when there is none, or the path is no program.
+        """
+        if explicit:
+            path = Path(explicit)
+            if not path.is_file() or not os.access(path, os.X_OK):
+                msg = f"The kyverno CLI was to be {explicit}, but that is not a program that can be run."
+                raise ConfigurationError(msg, hint=f"Correct --kyverno or INSIGHTS_KYVERNO. {SKIP_HINT}")
+            return path.absolute()
+        for name in _NAMES:
+            if found := shutil.which(name):
+                return Path(found).absolute()
+        raise ConfigurationError(
+            "The kyverno CLI is not installed: neither kyverno nor kubectl-kyverno is on PATH.",
+            hint="Install version 1.19, or say where it is with --kyverno or INSIGHTS_KYVERNO. " + SKIP_HINT,
+        )
+
+    def version(self) -> str:
+        """Ask the CLI for its version, such as "1.19.1".
+
+        Raises InvalidPolicies when it does not answer.
+        """
+        with private_directory() as directory:
+            printed = self.process.run(["version"], directory)
+        version = output.version(printed.stdout)
+        if not version:
+            self.process.fail("does not say its version", printed)
+        return version
+
+    def version_warning(self) -> str:
+        """Say what people should know of its version, "" when it is one whose output is known."""
+        version = self.version()
+        if KNOWN_VERSION.fullmatch(version):
+            return ""
+        return (
+            f"The kyverno CLI is version {version}, and what it prints is known of 1.19 only: "
+            "what is not clear of a policy is left to the server."
+        )
+
+    def validate(self, policies: Sequence[Policy]) -> Verdict:
+        """Judge all of them. What the CLI can't judge is in `unjudged`; nothing passes in silence.
+
+        Raises ConfigurationError when the CLI cannot be started, and InvalidPolicies when it fails by itself:
+        killed, too slow, too much output, or none that makes sense.
+        """
+        self.runs = 0
+        with private_directory() as directory:
+            verdict, loaded = self._load(policies, directory)
+            return Verdict.together([verdict, self._compile(loaded, directory)])
+
+    def _load(self, policies: Sequence[Policy], directory: Path) -> tuple[Verdict, list[Policy]]:
+        """Run the CLI until each policy is settled; also answers those that it loaded without a complaint."""
+        verdicts: list[Verdict] = []
+        loaded: list[Policy] = []
+        work: deque[Batch] = deque(account.batches(policies, self.batch))
+        while work:
+            batch = work.popleft()
+            if self.runs >= _MOST_RUNS:
+                verdicts.append(account.unjudged((policy for _, policy in batch), _TOO_MANY_RUNS))
+                continue
+            printed = self._apply({n: _as_stored(policy) for n, policy in batch}, _LEASE, directory)
+            reading = output.read(printed.stdout, printed.stderr)
+            if not reading.makes_sense:
+                self.process.fail("printed something that makes no sense", printed)
+            step = account.settle(batch, reading)
+            verdicts.append(step.verdict)
+            loaded.extend(step.loaded)
+            work.extendleft(step.again)
+        return Verdict.together(verdicts), loaded
+
+    def _compile(self, loaded: Iterable[Policy], directory: Path) -> Verdict:
+        """Have the kinds compiled that the CLI compiles only where they match."""
+        numbered = list(enumerate(probe for policy in loaded for probe in account.probes(policy)))
+        verdicts: list[Verdict] = []
+        work: deque[Sequence[tuple[int, Probe]]] = deque()
+        work.extend(numbered[start : start + self.batch] for start in range(0, len(numbered), self.batch))
+        while work:
+            tried = work.popleft()
+            if self.runs >= _MOST_RUNS:
+                verdicts.append(account.unjudged((probe.policy for _, probe in tried), _TOO_MANY_RUNS))
+                continue
+            report = ("--policy-report", "--output-format=json")
+            printed = self._apply({n: _renamed(probe, n) for n, probe in tried}, _POD, directory, *report)
+            reading = output.read(printed.stdout, printed.stderr)
+            verdict, again = account.settle_probes(tried, reading, output.results(printed.stdout))
+            verdicts.append(verdict)
+            work.extendleft(again)
+        return Verdict.together(verdicts)
+
+    def _apply(
+        self, bodies: Mapping[int, JsonObject], probe: JsonObject, directory: Path, *flags: str
+    ) -> Printed:
+        """Run `kyverno apply` with one file for each, and the sentinel that brackets what is said of it."""
+        self.runs += 1
+        arguments = ["apply"]
+        for number, body in bodies.items():
+            _write(directory / output.file_name(number), body)
+            arguments += [output.file_name(number), output.sentinel(number)]
+        _write(directory / "probe.yaml", probe)
+        arguments += ["--resource=probe.yaml", "-v=3", "--remove-color", *flags]
+        return self.process.run(arguments, directory)
+
+
+def _as_stored(policy: Policy) -> JsonObject:
+    """Leave out what the server ignores and the CLI refuses: a status, a cluster-wide kind's namespace."""
+    body = {key: value for key, value in account.unevaluated(policy).items() if key != "status"}
+    metadata = {key: value for key, value in body["metadata"].items() if key != "namespace"}
+    if policy.identity.namespace:
+        metadata["namespace"] = policy.identity.namespace
+    return body | {"metadata": metadata}
+
+
+def _renamed(probe: Probe, number: int) -> JsonObject:
+    """Give the copy a name that is its own, whatever kinds and namespaces share its policy's."""
+    metadata = _as_stored(probe.policy)["metadata"] | {"name": account.probe_name(number)}
+    return probe.body | {"metadata": metadata}
+
+
+def _write(path: Path, body: JsonObject) -> None:
+    """Write it as JSON, which the CLI reads as YAML; all but printable ASCII is escaped, as YAML insists."""
+    path.write_text(json.dumps(body, allow_nan=False).replace("\x7f", "\\u007f"), encoding="ascii")

@@ -1,0 +1,1 @@
+"""The change model, shown: one module a format."""

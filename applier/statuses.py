@@ -1,0 +1,89 @@
+"""What Insights is told of each policy after a sync, and the telling of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from datetime import datetime
+from typing import TYPE_CHECKING, Final
+
+from applier.change import Action, Change, Plan
+from applier.transaction import Outcome
+from applier.verdict import Verdict
+from renderer.errors import Failure, NotReported
+from renderer.insights.status import PolicyStatus, report_status
+from renderer.manifest import yamlio
+from renderer.manifest.identity import Identity
+
+if TYPE_CHECKING:
+    from renderer.insights.config import InsightsConfig
+    from renderer.insights.transport import Transport
+
+_CONCURRENCY: Final = 4
+
+
+def of_outcome(plan: Plan, outcome: Outcome, *, at: datetime) -> list[PolicyStatus]:
+    """A status for each policy that was to change: all succeeded, or none did and the reason is told."""
+    if outcome.success:
+        return _merged([_status(change, "", at) for change in plan.effective])
+    reasons = dict(outcome.failed)
+    others = f"Not applied, because the run failed and was rolled back: {outcome.reason}"
+    return _merged([_status(change, reasons.get(change.identity, others), at) for change in plan.effective])
+
+
+def of_invalid(plan: Plan, verdict: Verdict, *, at: datetime) -> list[PolicyStatus]:
+    """A failed status for each policy that was to change: its own errors, or that others have some."""
+    errors: dict[Identity, list[str]] = {}
+    for finding in verdict.errors:
+        errors.setdefault(finding.policy, []).append(f"[{finding.layer.value}] {finding.problem}")
+    others = f"Not applied, because other policies are not valid: {', '.join(sorted(map(str, errors)))}"
+    return _merged(
+        [_status(change, "\n".join(errors.get(change.identity, [others])), at) for change in plan.effective]
+    )
+
+
+def send(transport: Transport, config: InsightsConfig, statuses: Sequence[PolicyStatus]) -> None:
+    """Report them all; raise NotReported when one could not be."""
+
+    def attempt(status: PolicyStatus) -> Failure | None:
+        try:
+            report_status(transport, config, status)
+        except Failure as error:
+            return error
+        return None
+
+    with ThreadPoolExecutor(_CONCURRENCY) as pool:
+        errors = [error for error in pool.map(attempt, statuses) if error]
+    if errors:
+        raise NotReported(
+            f"Insights was not told of {len(errors)} of {len(statuses)} policies: {errors[0].message}",
+            hint="The cluster is as this run left it. What Insights shows is old until the next change.",
+        )
+
+
+def _status(change: Change, output: str, at: datetime) -> PolicyStatus:
+    body = change.after if change.action is not Action.DELETE else change.before
+    return PolicyStatus(
+        policy_name=change.identity.name,
+        action="delete" if change.action is Action.DELETE else "apply",
+        status="failed" if output else "success",
+        last_applied_at=at,
+        policy_body=yamlio.dump(body) if body else "",
+        output=output,
+    )
+
+
+def _merged(statuses: list[PolicyStatus]) -> list[PolicyStatus]:
+    """One status a name, since Insights knows no more of a policy: failed if either is, with both outputs."""
+    by_name: dict[str, PolicyStatus] = {}
+    for status in statuses:
+        other = by_name.get(status.policy_name)
+        if other is None:
+            by_name[status.policy_name] = status
+            continue
+        worse = status if status.status == "failed" else other
+        outputs = [entry.output for entry in (other, status) if entry.output]
+        bodies = "---\n".join(entry.policy_body for entry in (other, status))
+        by_name[status.policy_name] = replace(worse, policy_body=bodies, output="\n".join(outputs))
+    return list(by_name.values())

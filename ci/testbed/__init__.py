@@ -1,0 +1,1 @@
+"""The test bed: the pinned tools, and a real control plane without containers, on the loopback."""

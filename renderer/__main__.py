@@ -1,0 +1,5 @@
+"""Runs the renderer with `python -m renderer`."""
+
+from renderer.cli import main
+
+main()

@@ -1,0 +1,281 @@
+"""What both programs' command lines share: options, where their values come from, and one boundary to exit codes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from functools import reduce
+from pathlib import Path
+from typing import Any, Final, TextIO, TypeVar
+
+import click
+from click.core import ParameterSource
+
+from renderer import logs
+from renderer.durations import parse_duration
+from renderer.errors import ConfigurationError, ExitCode, Failure
+from renderer.insights.config import InsightsConfig, Token, read_token
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+#: Variables whose names SPEC and the chart fix; every other is INSIGHTS_ and the flag in capitals.
+_FIXED_VARIABLES: Final[Mapping[str, str]] = {
+    "--host": "FAIRWINDS_INSIGHTS_HOST",
+    "--organization": "FAIRWINDS_ORG",
+    "--cluster": "FAIRWINDS_CLUSTER",
+    "--dry-run": "DRY_RUN",
+    "--validate-policies": "VALIDATE_POLICIES",
+    "--sync-interval": "SYNC_INTERVAL",
+    "--lock-timeout": "LOCK_TIMEOUT",
+    "--log-level": "LOG_LEVEL",
+    "--job-type": "JOB_TYPE",
+    "--on-failure": "ON_FAILURE",
+}
+_TOKEN_VARIABLE: Final = "FAIRWINDS_TOKEN"  # noqa: S105 - the variable's name
+
+CONTEXT_SETTINGS: Final = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+
+
+class Duration(click.ParamType[float]):
+    """A duration such as 30m, as seconds."""
+
+    name = "duration"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Read the text; a default that is a number already stays."""
+        if isinstance(value, float):
+            return value
+        try:
+            return parse_duration(str(value), setting=repr(value))
+        except ConfigurationError as error:
+            self.fail(error.message, param, ctx)
+
+
+def option(*names: str, **settings: Any) -> Callable[[F], F]:
+    """Declare an option that reads its environment variable too, and says so in --help."""
+    flag = next(name for name in names if name.startswith("--")).partition("/")[0]
+    variable = _FIXED_VARIABLES.get(flag, "INSIGHTS_" + flag.removeprefix("--").replace("-", "_").upper())
+    decorate: Callable[[F], F] = click.option(*names, envvar=variable, show_envvar=True, **settings)
+    return decorate
+
+
+def options(*decorators: Callable[[F], F]) -> Callable[[F], F]:
+    """Several options as one decorator, in the order of --help."""
+    return lambda function: reduce(lambda inner, decorate: decorate(inner), reversed(decorators), function)
+
+
+def _load_config(ctx: click.Context, _param: click.Parameter, value: Path | None) -> None:
+    if value is None:
+        return
+    from renderer.manifest import yamlio
+
+    try:
+        documents = yamlio.load(value.read_bytes(), source=str(value))
+    except OSError as error:
+        raise ConfigurationError(f"--config: {value} can't be read: {error.strerror or error}.") from error
+    settings = documents[0].value if documents else {}
+    accepted = {param.name: param for param in ctx.command.params if isinstance(param, click.Option)}
+    accepted.pop("config", None)
+    if len(documents) > 1 or not isinstance(settings, dict):
+        raise ConfigurationError(f"--config: {value} is not one YAML map of settings.")
+    names = {str(key): str(key).replace("-", "_") for key in settings}
+    unknown = sorted(key for key, name in names.items() if name not in accepted)
+    if unknown:
+        raise ConfigurationError(
+            f"--config: {value} has {', '.join(unknown)}, which this command does not take.",
+            hint="It takes " + ", ".join(sorted(name.replace("_", "-") for name in accepted if name)) + ".",
+        )
+    ctx.default_map = {names[str(key)]: setting for key, setting in settings.items()}
+
+
+config_option = option(
+    "--config",
+    type=click.Path(path_type=Path, dir_okay=False),
+    is_eager=True,
+    expose_value=False,
+    callback=_load_config,
+    help="YAML file of settings; flags and the environment come first.",
+)
+
+log_level_option = option(
+    "--log-level",
+    type=click.Choice(logs.LEVELS, case_sensitive=False),
+    default="info",
+    show_default=True,
+    help="How much to log.",
+)
+
+insights_options = options(
+    option("--host", metavar="URL", help="Base URL of Insights.  [default: https://insights.fairwinds.com]"),
+    option("--organization", metavar="NAME", help="The organization, as Insights names it."),
+    option("--cluster", metavar="NAME", help="The cluster, as Insights names it."),
+    option(
+        "--token-file",
+        type=click.Path(path_type=Path),
+        help=f"File that holds the token; without it, the variable {_TOKEN_VARIABLE} does.",
+    ),
+    option(
+        "--insecure-http",
+        is_flag=True,
+        help="Allow plain http:// to another machine. The token is readable then.",
+    ),
+)
+
+
+def insights_config(
+    *,
+    host: str | None,
+    organization: str | None,
+    cluster: str | None,
+    token_file: Path | None,
+    insecure_http: bool,
+) -> InsightsConfig:
+    """The checked settings of Insights, from the values of `insights_options`. Raises ConfigurationError."""
+    return InsightsConfig.of(
+        host=host,
+        organization=organization,
+        cluster=cluster,
+        token=_token(token_file),
+        insecure_http=insecure_http,
+    )
+
+
+def _token(token_file: Path | None) -> Token | None:
+    """The flag comes first, then the variable, then a file that the environment or the config file names."""
+    source = click.get_current_context().get_parameter_source("token_file")
+    text = os.environ.get(_TOKEN_VARIABLE)
+    if token_file and (source is ParameterSource.COMMANDLINE or not text):
+        return read_token(token_file)
+    return Token.of(text) if text else None
+
+
+class Output:
+    """A text stream that never interrupts the work: when nobody reads it any more, the rest is dropped."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self.error: OSError | None = None
+
+    def write(self, text: str) -> int:
+        """Write, or drop what can't be written; the first error is kept in `error`."""
+        if self.error is None:
+            try:
+                self._stream.write(text)
+            except (OSError, ValueError) as error:
+                self._fail(error)
+        return len(text)
+
+    def flush(self) -> None:
+        """Flush, with the same patience."""
+        if self.error is None:
+            try:
+                self._stream.flush()
+            except (OSError, ValueError) as error:
+                self._fail(error)
+
+    def isatty(self) -> bool:
+        """Whether people are reading."""
+        return self.error is None and self._stream.isatty()
+
+    @property
+    def encoding(self) -> str:
+        """The encoding of the stream below."""
+        return self._stream.encoding
+
+    def _fail(self, error: OSError | ValueError) -> None:
+        self.error = error if isinstance(error, OSError) else OSError(str(error))
+        # What is still buffered would be tried once more when Python ends, and would end in a traceback.
+        with open(os.devnull, "wb") as null:  # noqa: PTH123 - a device, not a path of ours
+            os.dup2(null.fileno(), self._stream.fileno())
+
+
+def run(command: click.Command, arguments: Sequence[str] | None = None) -> int:
+    """Run a command and give its exit code: the one place where errors become messages and codes.
+
+    Nothing but a defect of ours shows a traceback, and that only with LOG_LEVEL=debug.
+    """
+    signal.signal(signal.SIGTERM, _terminated)
+    stdout, stderr = Output(sys.stdout), Output(sys.stderr)
+    sys.stdout, sys.stderr = stdout, stderr
+    code = _run(command, list(sys.argv[1:] if arguments is None else arguments))
+    stdout.flush()
+    if stdout.error is not None and not isinstance(stdout.error, BrokenPipeError):
+        reason = stdout.error.strerror or stdout.error
+        _say(
+            f"Standard output can't be written: {reason}. What was done stands; what was to be shown is lost."
+        )
+        code = code or int(ExitCode.CONFIGURATION)
+    stderr.flush()
+    return code
+
+
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM arrived; handled as Ctrl-C is, with an exit code of its own."""
+
+
+def _terminated(_signal: int, _frame: object) -> None:
+    raise _Terminated
+
+
+def _run(command: click.Command, arguments: list[str]) -> int:
+    try:
+        code = command.main(args=arguments, standalone_mode=False)
+        return int(code or 0)
+    except click.UsageError as error:
+        return _usage_error(error)
+    except click.ClickException as error:
+        _say(error.format_message())
+        return int(ExitCode.USAGE)
+    except Failure as error:
+        _say(str(error))
+        return int(error.code)
+    except _Terminated:
+        _say("Terminated before anything was changed.")
+        return int(ExitCode.TERMINATED)
+    except (KeyboardInterrupt, click.Abort):
+        _say("Interrupted before anything was changed.")
+        return int(ExitCode.INTERRUPTED)
+    except Exception as error:
+        if os.environ.get("LOG_LEVEL", "").lower() == "debug":
+            raise
+        _say(
+            f"This is a defect of the program: {type(error).__name__} in {_where(error)}.\n"
+            "Run it again with LOG_LEVEL=debug and report what it prints."
+        )
+        return int(ExitCode.DEFECT)
+
+
+def _usage_error(error: click.UsageError) -> int:
+    context, parameter = error.ctx, getattr(error, "param", None)
+    source = (
+        context.get_parameter_source(parameter.name) if context and parameter and parameter.name else None
+    )
+    message = error.format_message()
+    if isinstance(error, click.exceptions.NoArgsIsHelpError):
+        click.echo(message, err=True)
+    else:
+        _say(message)
+        if context:
+            click.echo(f"See `{context.command_path} --help`.", err=True)
+    configured = source in (ParameterSource.ENVIRONMENT, ParameterSource.DEFAULT_MAP)
+    return int(ExitCode.CONFIGURATION if configured else ExitCode.USAGE)
+
+
+def _where(error: BaseException) -> str:
+    trace = error.__traceback__
+    while trace and trace.tb_next:
+        trace = trace.tb_next
+    return (
+        f"{Path(trace.tb_frame.f_code.co_filename).name}:{trace.tb_lineno}" if trace else "an unknown place"
+    )
+
+
+def _say(message: str) -> None:
+    lead = (
+        click.style("Error:", fg="red", bold=True)
+        if sys.stderr.isatty() and "NO_COLOR" not in os.environ
+        else "Error:"
+    )
+    click.echo(f"{lead} {message}", err=True)

@@ -1,0 +1,1 @@
+"""Insights' API: its settings, the transport, and one module for each family of endpoints."""
