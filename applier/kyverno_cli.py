@@ -28,6 +28,9 @@ _NAMES: Final = ("kyverno", "kubectl-kyverno")
 _MOST_RUNS: Final = 250
 _TOO_MANY_RUNS: Final = f"the kyverno CLI was run {_MOST_RUNS} times and had not come to it"
 
+# As YAML 1.1 has it (5.1), with the characters that it takes for line breaks.
+_UNPRINTABLE: Final = re.compile("[\x7f-\x9f\u2028\u2029\ud800-\udfff\ufeff\ufffe\uffff]")
+
 # A kind that policies rarely match, so that they are loaded and compiled but not evaluated.
 _LEASE: Final[JsonObject] = {
     "apiVersion": "coordination.k8s.io/v1",
@@ -178,5 +181,7 @@ def _renamed(probe: Probe, number: int) -> JsonObject:
 
 
 def _write(path: Path, body: JsonObject) -> None:
-    """Write it as JSON, which the CLI reads as YAML; all but printable ASCII is escaped, as YAML insists."""
-    path.write_text(json.dumps(body, allow_nan=False).replace("\x7f", "\\u007f"), encoding="ascii")
+    """Write it as JSON, which the CLI reads as YAML once what YAML takes for unprintable is escaped."""
+    text = json.dumps(body, ensure_ascii=False, allow_nan=False)
+    text = _UNPRINTABLE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+    path.write_text(text, encoding="utf-8")

@@ -20,6 +20,7 @@ from ci.testbed.supervisor import Component, Running, Supervisor
 from ci.testbed.watcher import Watcher
 from renderer.errors import RemoteError
 from renderer.manifest.jsontypes import JsonObject
+from renderer.manifest.kinds import KINDS
 
 _POLL_S: Final = 0.025
 _RIGHTS_S: Final = 60.0
@@ -112,7 +113,7 @@ class ControlPlane:
             if Part.JOBS in parts:
                 self._start_jobs(manager)
             else:
-                self._wait(manager, self._serves_health(manager))
+                self._wait(manager, self._controllers_run)
             timer.done(
                 "controller-manager, scheduler and kwok" if Part.JOBS in parts else "controller-manager"
             )
@@ -153,8 +154,13 @@ class ControlPlane:
         self._wait(apiserver, ready)
 
     def _serves_crds(self) -> bool:
-        """True once discovery names every group and version of the CRDs, some time after `readyz`."""
-        return all(self.api.answers(f"/apis/{version}") for version in ("kyverno.io/v1",))
+        """True once discovery and OpenAPI know the groups of every managed kind, which `readyz` leaves open."""
+        groups = {kind.group for kind in KINDS}
+        served = {group["name"] for group in self.api.call("GET", "/apis")["groups"]}
+        described = {
+            path.split("/")[1] for path in self.api.call("GET", "/openapi/v3")["paths"] if "/" in path
+        }
+        return groups <= served & described
 
     def _write_kubeconfigs(self) -> None:
         authority = self.credentials.authority.read_bytes()
@@ -193,14 +199,19 @@ class ControlPlane:
         kubeconfig = self.directory.kubeconfig_of("kube-scheduler")
         scheduler = self._supervisor.spawn(components.scheduler(kubeconfig, self.credentials))
         kwok = self._supervisor.spawn(components.kwok(self.kubeconfig, stages))
-        for running in (manager, scheduler):
-            self._wait(running, self._serves_health(running))
-        self._wait(kwok, self._node_is_ready)
+        self._wait(manager, self._controllers_run)
+        self._wait(scheduler, self._serves_health(scheduler))
+        self._wait(kwok, self._node_takes_pods)
 
-    def _node_is_ready(self) -> bool:
+    def _controllers_run(self) -> bool:
+        """True once a controller has done something; controller-manager calls itself healthy well before."""
+        return self.api.answers("/api/v1/namespaces/default/serviceaccounts/default")
+
+    def _node_takes_pods(self) -> bool:
         node = self.api.call("GET", f"/api/v1/nodes/{_NODE_NAME}")
         conditions = node.get("status", {}).get("conditions", [])
-        return any(one["type"] == "Ready" and one["status"] == "True" for one in conditions)
+        ready = any(one["type"] == "Ready" and one["status"] == "True" for one in conditions)
+        return ready and not node["spec"].get("taints")
 
     def _start_kyverno(self, source: Path) -> None:
         kyverno.install(self.api, source)

@@ -144,7 +144,14 @@ def listens(process: Process, port: int) -> bool:
         inodes = frozenset[str]().union(
             *(listening_inodes((home / "net" / table).read_text(), port) for table in ("tcp", "tcp6"))
         )
-        sockets = {str(entry.readlink()) for entry in (home / "fd").iterdir()} if inodes else set()
+        sockets = set(_descriptors(home)) if inodes else set()
     except OSError:
         return False
     return any(f"socket:[{inode}]" in sockets for inode in inodes) and is_running(process)
+
+
+def _descriptors(home: Path) -> Iterator[str]:
+    """What the open files of a process are; those that it closes meanwhile are left out."""
+    for entry in (home / "fd").iterdir():
+        with contextlib.suppress(OSError):
+            yield str(entry.readlink())

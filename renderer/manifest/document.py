@@ -50,6 +50,7 @@ class Policy:
         return Problem(
             source=self.source or str(self.identity),
             line=document.line_of(*path) if document else 0,
+            document=document.number if document else 0,
             policy=str(self.identity),
             field=field_path(path),
             message=message,

@@ -29,7 +29,7 @@ _INDICATORS: Final = frozenset(" -?:,[]{}#&*!|>'\"%@`")
 _FLAG: Final = re.compile(r"--?[A-Za-z0-9]")
 #: Written as an escape always: what YAML takes for a line break, doesn't allow, or what turns text around.
 _ESCAPED: Final = re.compile(
-    "[^\n\t\x20-\x7e\xa0-\u061b\u061d-\u200d\u2010-\u2027\u202f-\u2065\u206a-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]"
+    "[^\n\t\x20-\x7e\xa0-\u061b\u061d-\u200d\u2010-\u2027\u202f-\u2065\u206a-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]"
 )
 _SHORT_ESCAPES: Final = {"\\": r"\\", '"': r"\"", "\n": r"\n", "\t": r"\t", "\r": r"\r"}
 #: Both readers stop looking for the `:` after 1024 characters.
@@ -156,10 +156,7 @@ def _is_plain(text: str) -> bool:
 
 def _is_text_everywhere(text: str) -> bool:
     """Whether Kubernetes and a reader of YAML 1.1 take the plain text for a string (1.2 knows fewer types)."""
-    try:
-        if not isinstance(scalars.plain(text), str):
-            return False
-    except scalars.ScalarError:
+    if text in scalars.WORDS or scalars.looks_like_number(text):
         return False
     return _yaml_1_1_tag(ScalarNode, text, (True, False)) == _STRING
 

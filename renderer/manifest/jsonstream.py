@@ -69,15 +69,15 @@ def _constant(name: str) -> NoReturn:
 
 def _measure(value: Json, *, depth: int, nodes: int) -> None:
     """Apply the limits; raises ScalarError like the other checks of a value's content."""
-    level, count = [value], 0
-    for _ in range(depth + 1):
-        count += len(level)
-        level = [
+    level, count = [value], 1
+    for _ in range(depth):
+        items = [
             item
             for collection in level
-            if isinstance(collection, dict | list)
             for item in (collection.values() if isinstance(collection, dict) else collection)
         ]
+        count += len(items)
+        level = [item for item in items if isinstance(item, dict | list)]
     if level:
         raise scalars.ScalarError(f"nested more than {depth} deep")
     if count > nodes:

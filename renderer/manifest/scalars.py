@@ -83,7 +83,11 @@ def to_json(value: Scalar) -> Json:
             raise ScalarError("infinity and not-a-number can't be held; quote it if it is meant as text")
         return _json_number(value)
     if type(value) is int and value not in _INT64:
-        return _json_number(_exact(float(value), str(value)))
+        try:
+            number = float(value)
+        except OverflowError:
+            raise ScalarError("the integer is too large for a number") from None
+        return _json_number(_exact(number, str(value)))
     return value
 
 
@@ -112,6 +116,12 @@ def json_integer(digits: str) -> int | float:
     if math.isinf(number):
         raise ScalarError("the integer is too large for a number")
     return _json_number(_exact(number, digits))
+
+
+def looks_like_number(text: str) -> bool:
+    """Whether some reader, by the rules of YAML 1.1 or 1.2, takes the unquoted text for a number."""
+    digits = text.replace("_", "")
+    return bool(_INTEGER.fullmatch(digits) or _FLOAT.fullmatch(digits) or _SIGNED_BINARY.fullmatch(digits))
 
 
 def _number(text: str) -> Scalar:

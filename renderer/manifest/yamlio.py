@@ -144,7 +144,7 @@ def _split(data: bytes, source: str) -> Iterator[_Chunk | Problem]:
             shown = rest[:40].decode(errors="replace")
             message = f"only a comment may follow `---` on its line, not {shown!r}"
             at = line + data.count(b"\n", start, separator.start())
-            yield Problem(source=source, line=at, column=4, document=number + 1, message=message)
+            yield Problem(source=source, line=at, column=4, message=message)
         elif separator.start() == start:
             # Nothing came before it, so it opens this document rather than ending one.
             continue
@@ -168,7 +168,7 @@ def _read(chunk: _Chunk, limits: Limits) -> Built:
         if as_json is not None and not as_json.findings:
             return as_json
     built = build(text, depth=limits.depth, nodes=limits.nodes_after_aliases)
-    if not built.findings:
+    if as_json is not None:
         # The JSON decoder can't say where it found something; where YAML finds the same, it can.
-        return as_json or replace(built, findings=dialect.differences(text))
-    return built
+        return built if built.findings and built.value is not None else as_json
+    return built if built.findings else replace(built, findings=dialect.differences(text))

@@ -1,4 +1,4 @@
-"""How tables of cases are written: a field of a good policy, its value before and after, and what that does."""
+"""How tables of cases are written: a field of a policy, its value before and after, and what that does."""
 
 from __future__ import annotations
 

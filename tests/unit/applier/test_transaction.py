@@ -1,0 +1,217 @@
+"""Every change or none, and never over somebody else's."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from applier import pipeline
+from applier.change import Change
+from applier.guards import Allowed
+from applier.stop import Stop
+from applier.transaction import Outcome, execute, restored
+from renderer.errors import ExitCode
+from renderer.manifest.jsontypes import JsonObject
+from tests.support.policies import (
+    admission_binding,
+    admission_policy,
+    cluster_policy,
+    desired,
+    exception,
+    identity_of,
+    live,
+    live_object,
+    validating_policy,
+)
+from tests.support.simulator import Fault, SimulatedCluster
+
+BEFORE = (
+    cluster_policy("changed"),
+    cluster_policy("same"),
+    admission_policy("withdrawn"),
+    admission_binding("withdrawn", policy="withdrawn"),
+)
+AFTER = (
+    cluster_policy("changed", message="Other."),
+    cluster_policy("same"),
+    validating_policy("new"),
+    exception("new"),
+    admission_policy("new"),
+)
+CHANGES = 6
+
+
+def cluster_before() -> SimulatedCluster:
+    foreign = live_object(cluster_policy("foreign"), owned=False)
+    return SimulatedCluster(live(*map(live_object, BEFORE), foreign).objects)
+
+
+def planned(cluster: SimulatedCluster, *bodies: JsonObject) -> tuple[Change, ...]:
+    prepared = pipeline.prepare(cluster, desired(*bodies), allowed=Allowed())
+    assert not prepared.plan.refusals
+    return prepared.plan.changes
+
+
+def run(cluster: SimulatedCluster, changes: tuple[Change, ...], stop: Stop | None = None) -> Outcome:
+    return execute(cluster, changes, stop or Stop(), delete_timeout=0.2)
+
+
+def test_all_changes_are_made() -> None:
+    cluster = cluster_before()
+    outcome = run(cluster, planned(cluster, *AFTER))
+    assert outcome.success
+    assert [str(identity) for identity in outcome.updated] == ["ClusterPolicy/changed"]
+    assert {str(identity) for identity in outcome.removed} == {
+        "ValidatingAdmissionPolicy/withdrawn",
+        "ValidatingAdmissionPolicyBinding/withdrawn",
+    }
+    assert len(outcome.applied) == 3
+    assert not planned(cluster, *AFTER)[0].patch
+    assert all(change.action.value == "unchanged" for change in planned(cluster, *AFTER))
+
+
+@pytest.mark.parametrize("fault", [Fault.REFUSED, Fault.LOST_BEFORE])
+@pytest.mark.parametrize("number", range(1, CHANGES + 1))
+def test_a_failing_write_leaves_everything_as_it_was(number: int, fault: Fault) -> None:
+    cluster = cluster_before()
+    before = cluster.contents()
+    changes = planned(cluster, *AFTER)
+    cluster.faults[number] = fault
+    outcome = run(cluster, changes)
+    assert outcome.code is ExitCode.ROLLED_BACK
+    assert len(outcome.failed) == 1
+    assert (outcome.applied, outcome.updated, outcome.removed) == ((), (), ())
+    assert cluster.contents() == before
+
+
+@pytest.mark.parametrize("number", range(1, CHANGES + 1))
+def test_a_lost_answer_is_resolved_by_looking(number: int) -> None:
+    cluster = cluster_before()
+    changes = planned(cluster, *AFTER)
+    cluster.faults[number] = Fault.LOST_AFTER
+    assert run(cluster, changes).success
+    assert cluster.writes == CHANGES
+
+
+@pytest.mark.parametrize("number", range(CHANGES))
+def test_stopping_in_the_middle_undoes_what_was_written(number: int) -> None:
+    cluster = cluster_before()
+    before = cluster.contents()
+    stop = Stop()
+
+    def stop_at(write: int) -> None:
+        if write == number:
+            stop.set("SIGTERM arrived", ExitCode.TERMINATED)
+
+    changes = planned(cluster, *AFTER)
+    cluster.before_write = stop_at
+    if number == 0:
+        stop_at(0)
+    outcome = run(cluster, changes, stop)
+    assert outcome.code is ExitCode.TERMINATED
+    assert cluster.contents() == before
+
+
+def test_a_status_write_in_between_does_not_disturb() -> None:
+    cluster = cluster_before()
+    changes = planned(cluster, *AFTER)
+    for body in (cluster_policy("changed"), admission_policy("withdrawn")):
+        cluster.touch(identity_of(body))
+    assert run(cluster, changes).success
+
+
+@pytest.mark.parametrize("name", ["changed", "withdrawn"])
+def test_somebody_elses_edit_before_our_write_stops_the_run_and_stays(name: str) -> None:
+    cluster = cluster_before()
+    changes = planned(cluster, *AFTER)
+    identity = identity_of(cluster_policy("changed") if name == "changed" else admission_policy("withdrawn"))
+    cluster.edit(identity, failurePolicy="Ignore")
+    before = cluster.contents()
+    outcome = run(cluster, changes)
+    assert outcome.code is ExitCode.ROLLED_BACK
+    assert "somebody else changed it" in outcome.failed[0][1]
+    assert cluster.contents() == before
+
+
+def test_somebody_elses_edit_after_our_write_is_left_alone_by_the_undo() -> None:
+    cluster = cluster_before()
+    changes = planned(cluster, *AFTER)
+    changed = identity_of(cluster_policy("changed"))
+
+    def edit_at_the_last(write: int) -> None:
+        if write == CHANGES:
+            cluster.edit(changed, failurePolicy="Ignore")
+
+    cluster.before_write = edit_at_the_last
+    cluster.faults[CHANGES] = Fault.REFUSED
+    outcome = run(cluster, changes)
+    assert [identity for identity, _ in outcome.left_alone] == [changed]
+    assert cluster.objects[changed]["spec"]["failurePolicy"] == "Ignore"
+
+
+def test_a_foreign_label_does_not_stop_an_undo() -> None:
+    cluster = cluster_before()
+    changes = planned(cluster, *AFTER)
+    changed = identity_of(cluster_policy("changed"))
+
+    def label(write: int) -> None:
+        if write == CHANGES:
+            cluster.objects[changed]["metadata"]["labels"] = {"team": "platform"}
+            cluster.touch(changed)
+
+    cluster.before_write = label
+    cluster.faults[CHANGES] = Fault.REFUSED
+    outcome = run(cluster, changes)
+    assert changed in outcome.restored
+    assert cluster.objects[changed]["spec"] == cluster_policy("changed")["spec"]
+    assert cluster.objects[changed]["metadata"]["labels"] == {"team": "platform"}
+
+
+def test_a_policy_that_somebody_created_meanwhile_stops_the_run_and_stays() -> None:
+    cluster = cluster_before()
+    changes = planned(cluster, *AFTER)
+    theirs = live_object(validating_policy("new", expression="true"), owned=False)
+    cluster.objects[identity_of(theirs)] = theirs
+    before = cluster.contents()
+    outcome = run(cluster, changes)
+    assert outcome.code is ExitCode.ROLLED_BACK
+    assert cluster.contents() == before
+
+
+def test_an_undo_that_is_refused_is_told_as_incomplete() -> None:
+    cluster = cluster_before()
+    changes = planned(cluster, *AFTER)
+    cluster.faults[CHANGES] = Fault.REFUSED
+    cluster.faults[CHANGES + 1] = Fault.REFUSED  # the first undo
+    outcome = run(cluster, changes)
+    assert outcome.code is ExitCode.ROLLBACK_INCOMPLETE
+    assert len(outcome.not_undone) == 1
+
+
+def test_a_deletion_that_a_finalizer_holds_fails_by_name() -> None:
+    cluster = cluster_before()
+    changes = planned(cluster, *AFTER)
+    held = identity_of(admission_policy("withdrawn"))
+    cluster.objects[held]["metadata"]["finalizers"] = ["example.com/never"]
+    real_delete = cluster.delete
+
+    def delete(identity: Any, **options: Any) -> None:
+        if identity != held:
+            real_delete(identity, **options)
+
+    cluster.delete = delete  # type: ignore[method-assign] # a finalizer, in one line
+    outcome = run(cluster, changes)
+    assert "example.com/never" in outcome.failed[0][1]
+
+
+def test_taking_back_a_step_touches_nothing_else() -> None:
+    def body(spec: int, **labels: str) -> JsonObject:
+        return {"spec": {"n": spec}, "metadata": {"name": "x", "labels": labels}}
+
+    now = body(2, ours="new", theirs="since", moved="by-them")
+    before = body(1, ours="old", gone="back", moved="a")
+    after = body(2, ours="new", moved="b")
+    assert restored(before=before, after=after, now=now) == body(
+        1, ours="old", gone="back", theirs="since", moved="by-them"
+    )
