@@ -1,0 +1,1 @@
+"""Brings a snapshot of policies to a cluster: plans, validates, applies all or nothing."""

@@ -33,7 +33,11 @@ if TYPE_CHECKING:
 SYNC_JOB: Final = "kyverno-policy-sync"
 
 cluster_options = options(
-    option("--kubeconfig", metavar="FILE", help="Kubeconfig; without it KUBECONFIG, ~/.kube/config or the pod's own account."),
+    option(
+        "--kubeconfig",
+        metavar="FILE",
+        help="Kubeconfig; without it KUBECONFIG, ~/.kube/config or the pod's own account.",
+    ),
     option("--context", metavar="NAME", help="Context of the kubeconfig."),
 )
 guard_options = options(
@@ -52,9 +56,18 @@ validation_options = options(
 )
 write_options = options(
     option("--dry-run", is_flag=True, help="Say what would be done; take no lock and write nothing."),
-    option("--lock-namespace", metavar="NAME", help="Namespace of the Lease.  [default: the pod's own, or insights-agent]"),
+    option(
+        "--lock-namespace", metavar="NAME", help="Namespace of the Lease.  [default: the pod's own, or insights-agent]"
+    ),
+    option(
+        "--lock-file",
+        type=click.Path(path_type=Path),
+        help="File lock of this machine.  [default: /tmp/kyverno-policy-sync.lock]",
+    ),
     option("--lock-wait", type=Duration(), default="30s", show_default=True, help="How long to wait for another run."),
-    option("--lock-timeout", type=Duration(), default="30m", show_default=True, help="How long this run may take at most."),
+    option(
+        "--lock-timeout", type=Duration(), default="30m", show_default=True, help="How long this run may take at most."
+    ),
     option("--delete-timeout", type=Duration(), default="30s", show_default=True, help="How long a deletion may take."),
 )
 snapshot_argument = click.argument("directory", metavar="DIR", type=click.Path(path_type=Path))
@@ -74,8 +87,8 @@ def cli() -> None:
 @guard_options
 @config_option
 @log_level_option
-def plan(directory: Path, exit_zero: bool, diff: bool, log_level: str, **settings: Any) -> int:  # noqa: FBT001
-    """Show what `apply DIR` would change on the cluster, and change nothing.
+def plan(directory: Path, exit_zero: bool, diff: bool, log_level: str, **settings: Any) -> int:
+    r"""Show what `apply DIR` would change on the cluster, and change nothing.
 
     It needs rights to read only. Exit codes: 0 nothing to change, 2 changes, 20 the server refuses a policy,
     11 to 19 a guard refuses the plan.
@@ -109,7 +122,7 @@ def plan(directory: Path, exit_zero: bool, diff: bool, log_level: str, **setting
 @config_option
 @log_level_option
 def validate(directory: Path, log_level: str, **settings: Any) -> int:
-    """Check every policy of a snapshot with the kyverno CLI and with the cluster, and change nothing.
+    r"""Check every policy of a snapshot with the kyverno CLI and with the cluster, and change nothing.
 
     All errors are shown in one pass. Exit codes: 0 all are valid, 20 at least one is not.
 
@@ -128,7 +141,9 @@ def validate(directory: Path, log_level: str, **settings: Any) -> int:
     validator = _validator(settings)
     cluster = _connect(settings)
     # Whom a policy belongs to and how many would go is the plan's business.
-    prepared = pipeline.prepare(cluster, wanted.policies, allowed=Allowed(adopt=True, empty=True), writes=False, prune=False)
+    prepared = pipeline.prepare(
+        cluster, wanted.policies, allowed=Allowed(adopt=True, empty=True), writes=False, prune=False
+    )
     verdicts = [prepared.verdict]
     if validator is not None:
         verdicts.append(validator.validate(list(wanted.policies)))
@@ -152,8 +167,8 @@ def validate(directory: Path, log_level: str, **settings: Any) -> int:
 @write_options
 @config_option
 @log_level_option
-def apply(directory: Path, dry_run: bool, log_level: str, **settings: Any) -> int:  # noqa: FBT001
-    """Make the cluster hold exactly the snapshot's policies: all of them, or it stays as it was.
+def apply(directory: Path, dry_run: bool, log_level: str, **settings: Any) -> int:
+    r"""Make the cluster hold exactly the snapshot's policies: all of them, or it stays as it was.
 
     Only policies that Insights owns are changed or deleted. Every write is validated and dry-run before the first
     is made; when one fails, those made are undone (exit code 30).
@@ -203,8 +218,8 @@ def apply(directory: Path, dry_run: bool, log_level: str, **settings: Any) -> in
 @option("--job-type", type=click.Choice([SYNC_JOB]), default=SYNC_JOB, show_default=True, help="The job that this is.")
 @config_option
 @log_level_option
-def sync(watch: bool, sync_interval: float, job_type: str, log_level: str, **settings: Any) -> int:  # noqa: ARG001, FBT001
-    """Fetch the policies from Insights and apply them, as one process and without a file: for use in the cluster.
+def sync(watch: bool, sync_interval: float, job_type: str, log_level: str, **settings: Any) -> int:  # noqa: ARG001 - its choice is the check
+    r"""Fetch the policies from Insights and apply them, as one process and without a file: for use in the cluster.
 
     Ends with one line that sums up what was applied, updated, removed and failed, and reports each to Insights.
 
@@ -260,7 +275,12 @@ def _locking(settings: dict[str, Any]) -> LockSettings:
             namespace = (SERVICE_ACCOUNT / "namespace").read_text().strip()
         except OSError:
             namespace = lock.DEFAULT_NAMESPACE
-    return LockSettings(namespace=namespace, wait=settings["lock_wait"], hold=settings["lock_timeout"])
+    return LockSettings(
+        namespace=namespace,
+        wait=settings["lock_wait"],
+        hold=settings["lock_timeout"],
+        file=settings["lock_file"] or lock.FILE,
+    )
 
 
 def _validator(settings: dict[str, Any]) -> Validator | None:
@@ -291,5 +311,3 @@ def _readable(line: dict[str, Any]) -> str:
 def main() -> None:
     """Run the program and exit with its code."""
     sys.exit(run(cli))
-
-

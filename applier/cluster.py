@@ -46,9 +46,7 @@ class KubernetesCluster:
         resources = {kind: resource for kind, resource in self.resources().items() if kind in kinds}
         objects: dict[Identity, JsonObject] = {}
         unreadable: dict[Kind, str] = {}
-        for (kind, _), found in zip(
-            resources.items(), _parallel(self._list, resources.values()), strict=True
-        ):
+        for (kind, _), found in zip(resources.items(), _parallel(self._list, resources.values()), strict=True):
             if isinstance(found, str):
                 unreadable[kind] = found
             else:
@@ -60,9 +58,7 @@ class KubernetesCluster:
         if self._resources is None:
             groups = {group["name"]: group for group in self._connection.get("/apis")["groups"]}
             wanted = sorted({kind.group for kind in KINDS} & groups.keys())
-            versions = [
-                (group, version["version"]) for group in wanted for version in groups[group]["versions"]
-            ]
+            versions = [(group, version["version"]) for group in wanted for version in groups[group]["versions"]]
             lists = _parallel(lambda pair: self._connection.get(f"/apis/{pair[0]}/{pair[1]}"), versions)
             self._resources = _served(dict(zip(versions, lists, strict=True)))
         return self._resources
@@ -103,13 +99,9 @@ class KubernetesCluster:
 
     def patch(self, identity: Identity, operations: Sequence[Json], *, dry_run: bool = False) -> JsonObject:
         """Apply RFC 6902 operations; see `ports.Cluster`."""
-        return self._write(
-            "PATCH", self._path(identity), list(operations), dry_run=dry_run, content_type=JSON_PATCH
-        )
+        return self._write("PATCH", self._path(identity), list(operations), dry_run=dry_run, content_type=JSON_PATCH)
 
-    def delete(
-        self, identity: Identity, *, uid: str, resource_version: str = "", dry_run: bool = False
-    ) -> None:
+    def delete(self, identity: Identity, *, uid: str, resource_version: str = "", dry_run: bool = False) -> None:
         """Delete that very object; see `ports.Cluster`."""
         self._connection.send(
             "DELETE",
@@ -157,9 +149,7 @@ class KubernetesCluster:
         if dry_run:
             query["dryRun"] = "All"
         return _object(
-            self._connection.send(
-                method, path, query, body, content_type=content_type, seconds=_WRITE_SECONDS + 5
-            )
+            self._connection.send(method, path, query, body, content_type=content_type, seconds=_WRITE_SECONDS + 5)
         )
 
     def _list(self, resource: Resource) -> dict[Identity, JsonObject] | str:
@@ -184,9 +174,7 @@ class KubernetesCluster:
                 # Items of a list carry neither, and everything later expects both.
                 item["apiVersion"], item["kind"] = resource.api_version, resource.kind.name
                 metadata = item["metadata"]
-                identity = Identity(
-                    kind=resource.kind, namespace=metadata.get("namespace", ""), name=metadata["name"]
-                )
+                identity = Identity(kind=resource.kind, namespace=metadata.get("namespace", ""), name=metadata["name"])
                 objects[identity] = item
             token = page["metadata"].get("continue")
             if not token:
@@ -241,9 +229,7 @@ def _served(lists: Mapping[tuple[str, str], Json]) -> dict[Kind, Resource]:
 
 def _resource(kind: Kind, hashes: Mapping[str, str]) -> Resource:
     served = tuple(sorted(hashes, key=version_rank, reverse=True))
-    stored = next(
-        (version for version in served if storage_hash(kind, version) in hashes.values()), served[0]
-    )
+    stored = next((version for version in served if storage_hash(kind, version) in hashes.values()), served[0])
     return Resource(kind=kind, version=stored, served=served)
 
 

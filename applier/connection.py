@@ -16,11 +16,12 @@ from urllib.parse import urlencode
 
 import stamina
 import urllib3
+import yaml
 from kubernetes import client, config
 from kubernetes.config.config_exception import ConfigException
 
 from renderer.errors import ConfigurationError, Failure, NotPermitted, RemoteError
-from renderer.insights.transport import retry_after_seconds, user_agent
+from renderer.http import PassingError, retry_after_seconds, user_agent
 
 if TYPE_CHECKING:
     from renderer.manifest.jsontypes import Json, JsonObject
@@ -55,14 +56,6 @@ class ServerRefused(Failure):
     def __init__(self, status: Status, *, hint: str = "") -> None:
         super().__init__(f"{status.message} ({status.code} {status.reason})", hint=hint)
         self.status = status
-
-
-class PassingError(RemoteError):
-    """A failure that may pass by itself; `retry_after` in seconds is the server's own wish, if it has one."""
-
-    def __init__(self, message: str, *, hint: str = "", retry_after: float | None = None) -> None:
-        super().__init__(message, hint=hint)
-        self.retry_after = retry_after
 
 
 class Connection:
@@ -101,6 +94,10 @@ class Connection:
                         f"No cluster is configured: {location} does not exist, and this is not a pod.",
                         hint=_CHECK_CONFIG,
                     )
+        except yaml.YAMLError as error:
+            raise ConfigurationError(
+                f"The kubeconfig {location} is not valid YAML: {' '.join(str(error).split())}.", hint=_CHECK_CONFIG
+            ) from error
         except (ConfigException, OSError, ValueError, TypeError, KeyError, AttributeError) as error:
             raise ConfigurationError(
                 f"The cluster's configuration can't be used: {_first_line(error)}.", hint=_CHECK_CONFIG
@@ -172,9 +169,7 @@ class Connection:
             with _exec_errors() as errors:
                 token = self._configuration.get_api_key_with_prefix("BearerToken", alias="authorization")
                 basic = (
-                    self._configuration.get_basic_auth_token()
-                    if not token and self._configuration.username
-                    else None
+                    self._configuration.get_basic_auth_token() if not token and self._configuration.username else None
                 )
         except (ConfigException, OSError, ValueError) as error:
             raise ConfigurationError(
@@ -222,10 +217,10 @@ def _wait_seconds(error: Exception) -> bool | float:
     """Whether to try again: no, after the usual backoff, or after so many seconds."""
     if not isinstance(error, PassingError):
         return False
-    if error.retry_after is None:
+    if error.retry_after_seconds is None:
         return True
     # The jitter keeps many clients from coming back at once.
-    return error.retry_after + random.random()  # noqa: S311 - not a secret
+    return error.retry_after_seconds + random.random()  # noqa: S311 - not a secret
 
 
 def _unreachable(server: str, error: Exception) -> RemoteError:
@@ -238,18 +233,14 @@ def _unreachable(server: str, error: Exception) -> RemoteError:
             f"{server} has a certificate that is not trusted: {_first_line(reason)}.", hint=_CHECK_CONFIG
         )
     if isinstance(reason, urllib3.exceptions.NewConnectionError):
-        # "<object at 0x…>: Failed to establish a new connection: [Errno 111] Connection refused"
-        return PassingError(
-            f"{server} can't be reached: {_first_line(reason).rpartition(': ')[2]}.", hint=hint
-        )
+        # Its text begins with an object's address; what went wrong is the last part.
+        return PassingError(f"{server} can't be reached: {_first_line(reason).rpartition(': ')[2]}.", hint=hint)
     if isinstance(reason, (urllib3.exceptions.TimeoutError, TimeoutError)):
         return PassingError(f"{server} did not answer in time.", hint=hint)
     return PassingError(f"The connection to {server} broke: {_first_line(reason)}.", hint=hint)
 
 
-def _refusal(
-    server: str, method: str, path: str, code: int, headers: Mapping[str, str], body: bytes
-) -> Failure:
+def _refusal(server: str, method: str, path: str, code: int, headers: Mapping[str, str], body: bytes) -> Failure:
     status = _status(code, body)
     if code == 401:
         return NotPermitted(
@@ -261,7 +252,7 @@ def _refusal(
             f"{server} does not allow {method} {path}: {status.message}", hint="Grant the account that right."
         )
     if code == 429 or code >= 500:
-        retry_after = retry_after_seconds(headers.get("Retry-After", ""), now=datetime.now(UTC))
+        wait = retry_after_seconds(headers.get("Retry-After", ""), now=datetime.now(UTC))
         webhook = "failed calling webhook" in status.message
         hint = (
             "Kyverno's admission controller does not answer. Start it, or, if it was removed, delete what it left: "
@@ -270,7 +261,7 @@ def _refusal(
             if webhook
             else ""
         )
-        return PassingError(f"{server} answered {code}: {status.message}", hint=hint, retry_after=retry_after)
+        return PassingError(f"{server} answered {code}: {status.message}", hint=hint, retry_after_seconds=wait)
     return ServerRefused(status)
 
 
@@ -279,8 +270,7 @@ def _status(code: int, body: bytes) -> Status:
         answer: JsonObject = json.loads(body)
         details = answer.get("details") or {}
         causes = tuple(
-            (str(cause.get("field") or ""), str(cause.get("message") or ""))
-            for cause in details.get("causes") or ()
+            (str(cause.get("field") or ""), str(cause.get("message") or "")) for cause in details.get("causes") or ()
         )
         return Status(
             code=code,

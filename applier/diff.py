@@ -65,8 +65,7 @@ def other_managers(live: JsonObject) -> tuple[str, ...]:
             {
                 entry["manager"]
                 for entry in entries
-                if entry.get("manager") not in (None, FIELD_MANAGER)
-                and "f:spec" in (entry.get("fieldsV1") or {})
+                if entry.get("manager") not in (None, FIELD_MANAGER) and "f:spec" in (entry.get("fieldsV1") or {})
             }
         )
     )

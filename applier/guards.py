@@ -115,6 +115,6 @@ def kind_unavailable(subjects: Sequence[str]) -> Refused:
     return Refused(
         code=ExitCode.KIND_UNAVAILABLE,
         message="These policies are wanted, but their kind can't be managed on this cluster.",
-        hint="Install the Kyverno version that serves the kind, or grant this account get, list, create, patch and delete.",
+        hint="Install a Kyverno that serves the kind, or grant this account get, list, create, patch and delete.",
         subjects=tuple(subjects),
     )

@@ -51,9 +51,7 @@ _UNCOUNTED: Final = frozenset(
     }
 )
 _PROBE_RULES: Final[JsonObject] = {
-    "resourceRules": [
-        {"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["pods"]}
-    ]
+    "resourceRules": [{"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["pods"]}]
 }
 # With them, an error or the whole policy may stay out of the report.
 _SILENCING: Final = frozenset({"evaluation", "failurePolicy"})
@@ -79,9 +77,7 @@ def batches(policies: Iterable[Policy], most: int) -> Iterator[Batch]:
     alone = {number for number, _ in fragile}
     for legacy in (True, False):
         group = [
-            entry
-            for entry in numbered
-            if entry[0] not in alone and (entry[1].identity.kind.group == KYVERNO) is legacy
+            entry for entry in numbered if entry[0] not in alone and (entry[1].identity.kind.group == KYVERNO) is legacy
         ]
         for start in range(0, len(group), most):
             yield group[start : start + most]

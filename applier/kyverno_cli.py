@@ -151,9 +151,7 @@ class KyvernoCli:
             work.extendleft(again)
         return Verdict.together(verdicts)
 
-    def _apply(
-        self, bodies: Mapping[int, JsonObject], probe: JsonObject, directory: Path, *flags: str
-    ) -> Printed:
+    def _apply(self, bodies: Mapping[int, JsonObject], probe: JsonObject, directory: Path, *flags: str) -> Printed:
         """Run `kyverno apply` with one file for each, and the sentinel that brackets what is said of it."""
         self.runs += 1
         arguments = ["apply"]

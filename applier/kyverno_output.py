@@ -85,9 +85,7 @@ _ERROR_VALUE: Final = re.compile(r'\berror=("(?:[^"\\]|\\.)*"|\S+)')
 _ANNOUNCED: Final = re.compile(r"^Warning: p(\d+)\.yaml: ", re.MULTILINE)
 _RULES: Final = re.compile(r"^Applying (\d+) policy rule\(s\) to ", re.MULTILINE)
 _FINISHED: Final = re.compile(r"^pass: \d+, fail: \d+, warn: \d+, error: \d+, skip: \d+ *$", re.MULTILINE)
-_REFUSED: Final = re.compile(
-    r"^(?:Policies Skipped|Invalid Policies):\n(.*?)\n-{70}$", re.MULTILINE | re.DOTALL
-)
+_REFUSED: Final = re.compile(r"^(?:Policies Skipped|Invalid Policies):\n(.*?)\n-{70}$", re.MULTILINE | re.DOTALL)
 _FATAL: Final = re.compile(r"^Error: (.*)\Z", re.MULTILINE | re.DOTALL)
 _ON_PROBE: Final = re.compile(r"failed to apply [\w ]+ on resource \S+ \((.*)\)\Z", re.DOTALL)
 _COMPILE: Final = re.compile(r"failed to compile policy (\S+) \((.*)\)\Z", re.DOTALL)
@@ -100,9 +98,7 @@ _REPORT: Final = re.compile(r'\{"kind":"(?:Cluster|Policy)?Report"')
 _NOT_COMPILED: Final = re.compile(r"(?:failed to compile policy|(?:\w+ )*compilation (?:error|failed)): ")
 _UNKNOWN_KIND: Final = re.compile(r"policy type not supported|failed to retrieve validator: ")
 # What stands before the first error of a policy's CEL, and says nothing.
-_PREAMBLE: Final = re.compile(
-    r"^<nil>: Internal error: [\w ]+ compiler [\d.]+ error: failed to compile policy, "
-)
+_PREAMBLE: Final = re.compile(r"^<nil>: Internal error: [\w ]+ compiler [\d.]+ error: failed to compile policy, ")
 _WRAPPING: Final = re.compile(
     r"failed to (?:load file p\d+\.yaml: failed to parse document|parse document|validate resource) "
     r"\((?:\w+\.[\w.]+ \"[^\"]*\" is invalid: )?(.*)\)",

@@ -1,6 +1,6 @@
 """One applier at a time: a file lock on this machine, and the Lease that client-go's electors use on the cluster.
 
-The Lease decides. The file lock spares the cluster the contention of one machine, and lets the incumbent's file be seen.
+The Lease decides. The file lock spares the cluster the contention of one machine.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ def _note_holder(handle: int, *, nobody: bool = False) -> None:
 
 
 @contextmanager
-def lease(
+def lease(  # noqa: PLR0913 - each is a setting of its own
     leases: Leases,
     *,
     namespace: str,
@@ -210,7 +210,7 @@ def _write(leases: Leases, lease_object: JsonObject, durations: Durations) -> Js
         raise
 
 
-def _keep(  # noqa: PLR0913 - a thread's arguments
+def _keep(
     leases: Leases,
     record: JsonObject,
     stop: Stop,
@@ -226,9 +226,7 @@ def _keep(  # noqa: PLR0913 - a thread's arguments
             # The lock stays ours while what was written is undone.
             stop.set("it held the lock for as long as LOCK_TIMEOUT (--lock-timeout) allows")
         try:
-            stored = _write(
-                leases, _lease(record["metadata"], {**record["spec"], "renewTime": _now()}), durations
-            )
+            stored = _write(leases, _lease(record["metadata"], {**record["spec"], "renewTime": _now()}), durations)
         except Failure as error:
             if clock() - renewed >= durations.deadline:
                 stop.set(f"the Lease could not be renewed for {durations.deadline:.0f} s ({error.message})")

@@ -15,7 +15,7 @@ from applier.rehearsal import may_write, rehearse
 from applier.stop import Stop, on_signals
 from applier.transaction import Outcome, execute
 from applier.verdict import Verdict
-from renderer.errors import InvalidPolicies, Refusal
+from renderer.errors import ApplyFailed, ExitCode, InvalidPolicies, Refusal
 from renderer.manifest.kinds import KINDS
 from renderer.manifest.policyset import PolicySet
 
@@ -116,5 +116,12 @@ def apply(
         prepared = prepare_plan()
         on_prepared(prepared)
         require_allowed(prepared)
-        with on_signals(stop):
-            return execute(cluster, prepared.plan.changes, stop, delete_timeout=delete_timeout)
+        try:
+            with on_signals(stop):
+                return execute(cluster, prepared.plan.changes, stop, delete_timeout=delete_timeout)
+        except KeyboardInterrupt as error:
+            raise ApplyFailed(
+                ExitCode.ROLLBACK_INCOMPLETE,
+                "A second signal ended the run while it was taking its writes back.",
+                hint="Some of them may stand: see `insights-applier plan`, and the log for what was written.",
+            ) from error

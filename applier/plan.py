@@ -130,9 +130,7 @@ def _settled(change: Change, answer: JsonObject | None) -> Change:
     if change.before is None:
         return replace(change, after=after)
     operations = diff.patch(content(change.before, change.identity.kind), after)
-    return replace(
-        change, after=after, patch=operations, action=change.action if operations else Action.UNCHANGED
-    )
+    return replace(change, after=after, patch=operations, action=change.action if operations else Action.UNCHANGED)
 
 
 def _is_ours(body: JsonObject) -> bool:

@@ -63,9 +63,7 @@ class Cluster(Protocol):
         """Apply RFC 6902 operations; the answer is the object as stored (or as it would be)."""
         ...
 
-    def delete(
-        self, identity: Identity, *, uid: str, resource_version: str = "", dry_run: bool = False
-    ) -> None:
+    def delete(self, identity: Identity, *, uid: str, resource_version: str = "", dry_run: bool = False) -> None:
         """Delete that very object (by uid, and unchanged since resource_version when it is given)."""
         ...
 

@@ -70,5 +70,3 @@ def may_write(cluster: Cluster, changes: Iterable[Change]) -> tuple[list[Change]
         [change for change in changes if change.identity.kind in allowed],
         [change for change in changes if change.identity.kind not in allowed],
     )
-
-

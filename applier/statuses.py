@@ -38,9 +38,7 @@ def of_invalid(plan: Plan, verdict: Verdict, *, at: datetime) -> list[PolicyStat
     for finding in verdict.errors:
         errors.setdefault(finding.policy, []).append(f"[{finding.layer.value}] {finding.problem}")
     others = f"Not applied, because other policies are not valid: {', '.join(sorted(map(str, errors)))}"
-    return _merged(
-        [_status(change, "\n".join(errors.get(change.identity, [others])), at) for change in plan.effective]
-    )
+    return _merged([_status(change, "\n".join(errors.get(change.identity, [others])), at) for change in plan.effective])
 
 
 def send(transport: Transport, config: InsightsConfig, statuses: Sequence[PolicyStatus]) -> None:

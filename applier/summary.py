@@ -65,6 +65,4 @@ def _names(identities: Iterable[Identity]) -> dict[Identity, str]:
     """Bare names, and `Kind/name` for those that share theirs with another policy of the run."""
     identities = list(identities)
     count = Counter(identity.name for identity in identities)
-    return {
-        identity: identity.name if count[identity.name] == 1 else str(identity) for identity in identities
-    }
+    return {identity: identity.name if count[identity.name] == 1 else str(identity) for identity in identities}

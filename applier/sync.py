@@ -13,6 +13,7 @@ from applier.guards import Allowed
 from applier.pipeline import LockSettings, Prepared
 from applier.ports import Validator
 from renderer import logs
+from renderer.commandline import interrupted
 from renderer.errors import ExitCode, Failure, InvalidPolicies
 from renderer.insights.config import InsightsConfig
 from renderer.insights.policies import fetch_policies
@@ -65,6 +66,9 @@ class _Run:
                         line = {**line, "level": "error", "error": str(error)}
         except Failure as error:
             line, code = summary.of_failure(error, seconds=self._seconds()), error.code
+        except KeyboardInterrupt as error:
+            ended = interrupted(error)
+            line, code = summary.of_failure(ended, seconds=self._seconds()), ended.code
         self._settings.show(line)
         return code
 
@@ -74,9 +78,7 @@ class _Run:
         cluster = settings.connect()
 
         def prepare() -> Prepared:
-            self._prepared = pipeline.prepare(
-                cluster, desired, allowed=settings.allowed, validator=settings.validator
-            )
+            self._prepared = pipeline.prepare(cluster, desired, allowed=settings.allowed, validator=settings.validator)
             return self._prepared
 
         try:
@@ -120,7 +122,9 @@ def sync_once(settings: SyncSettings) -> ExitCode:
 def watch_interval(settings: SyncSettings, seconds: float) -> int:
     """Sync, wait, and sync again until a signal ends it while it waits; a failed sync is tried again in its turn."""
     while True:
-        sync_once(settings)
+        code = sync_once(settings)
+        if code in (ExitCode.INTERRUPTED, ExitCode.TERMINATED):
+            return int(code)
         log.info("Waiting for the next sync", seconds=seconds)
         try:
             time.sleep(seconds)

@@ -76,7 +76,9 @@ def execute(cluster: Cluster, changes: Sequence[Change], stop: Stop, *, delete_t
                 # Nobody knows whether the server acted: the undo looks, and takes it back if it did.
                 written.append(Written(change=change, stored=None))
             failed = ((change.identity, _reason(error)),)
-            return _undone(cluster, written, failed, f"{change.identity}: {error.message}", ExitCode.ROLLED_BACK, delete_timeout)
+            return _undone(
+                cluster, written, failed, f"{change.identity}: {error.message}", ExitCode.ROLLED_BACK, delete_timeout
+            )
     return Outcome(
         applied=_identities(written, Action.CREATE, Action.ADOPT),
         updated=_identities(written, Action.UPDATE),
@@ -199,7 +201,7 @@ def _holds(found: JsonObject, wanted: JsonObject, identity: Identity) -> bool:
     return content(found, identity.kind) == wanted
 
 
-def _undone(  # noqa: PLR0913 - what happened, and what to make of it
+def _undone(
     cluster: Cluster,
     written: Sequence[Written],
     failed: tuple[tuple[Identity, str], ...],

@@ -9,7 +9,6 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -18,18 +17,15 @@ from typing import Final
 import click
 
 from applier.cluster import KubernetesCluster
-from applier.connection import Connection, ServerRefused
+from applier.connection import Connection
 from applier.kyverno_cli import KyvernoCli
-from ci.testbed import corpus, drift, paths, toolchain
+from ci.testbed import corpus, drift, paths
 from ci.testbed.controlplane import ControlPlane
 from renderer.commandline import run
 from renderer.errors import Failure
-from renderer.manifest import yamlio
 from renderer.manifest.document import Policy
 from renderer.manifest.identity import Identity
 from renderer.manifest.jsontypes import JsonObject
-from renderer.manifest.normalize import content
-from renderer.render import Source, read_policies, render
 from tests.support.insights import InsightsStandIn
 
 ROOT: Final = Path(__file__).resolve().parent.parent
@@ -94,65 +90,6 @@ class Demo:
             raise DemoFailed(f"The sync should have said: {expected or 'that it completed'}. {line.get('error', '')}")
 
 
-def choose(cluster: KubernetesCluster, connection: Connection, candidates: Iterable[Policy]) -> list[Policy]:
-    """The first PER_KIND policies of each kind that a strict server dry run and the kyverno CLI accept."""
-    chosen: dict[Identity, Policy] = {}
-    count: Counter[str] = Counter()
-    refused = 0
-    for policy in candidates:
-        kind = policy.identity.kind
-        if policy.identity in chosen or count[kind.resource] == PER_KIND or kind not in cluster.resources():
-            continue
-        if policy.identity.namespace:
-            ensure_namespace(connection, policy.identity.namespace)
-        try:
-            body = content(policy.body, kind)
-            body["apiVersion"] = cluster.resources()[kind].api_version
-            cluster.create(body, policy.identity, dry_run=True)
-        except ServerRefused:
-            refused += 1
-            continue
-        chosen[policy.identity] = policy
-        count[kind.resource] += 1
-    findings = KyvernoCli(paths.BINARIES / "kyverno").validate(list(chosen.values())).errors
-    for identity in {finding.policy for finding in findings}:
-        del chosen[identity]
-    click.echo(
-        f"  {len(chosen)} policies of {len({identity.kind for identity in chosen})} kinds chosen; on the way the server "
-        f"refused {refused} and the kyverno CLI {len({finding.policy for finding in findings})}."
-    )
-    return list(chosen.values())
-
-
-def ensure_namespace(connection: Connection, name: str) -> None:
-    """Make the namespace if it is not there."""
-    try:
-        connection.send(
-            "POST", "/api/v1/namespaces", body={"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}
-        )
-    except ServerRefused as error:
-        if error.status.code != 409:
-            raise
-
-
-def candidates() -> Iterator[Policy]:
-    """Our own policies first, then Kyverno's, from its module's source."""
-    own = sorted((ROOT / "policies" / "sources").rglob("*.yaml"))
-    found, _ = read_policies(Source(name=str(path), data=path.read_bytes()) for path in own)
-    yield from found
-    yield from corpus.policies(toolchain.kyverno_source())
-
-
-def answer(policies: Iterable[Policy]) -> str:
-    """The policies as Insights would send them."""
-    return "---\n".join(yamlio.dump({**policy.body, "metadata": _named(policy)}) for policy in policies)
-
-
-def _named(policy: Policy) -> JsonObject:
-    namespace = {"namespace": policy.identity.namespace} if policy.identity.namespace else {}
-    return {**policy.body["metadata"], **namespace}
-
-
 def step(number: int, title: str) -> None:
     """Say what comes."""
     click.secho(f"\n{number}. {title}", fg="cyan", bold=True)
@@ -161,10 +98,16 @@ def step(number: int, title: str) -> None:
 def show(demo: Demo) -> None:
     """The steps, in order."""
     step(1, "Insights wants real policies on the cluster: Kyverno's own, of every kind there is, and some of ours")
-    policies = choose(demo.cluster, demo.connection, candidates())
+    validator = KyvernoCli(paths.BINARIES / "kyverno")
+    choice = corpus.choose(demo.cluster, demo.connection, validator, per_kind=PER_KIND)
+    policies = list(choice.policies)
+    click.echo(
+        f"  {len(policies)} policies of {len({policy.identity.kind for policy in policies})} kinds chosen; on the "
+        f"way the server refused {choice.refused_by_server} and the kyverno CLI {choice.refused_by_cli}."
+    )
     if len(policies) < AT_LEAST:
         raise DemoFailed(f"Only {len(policies)} policies were accepted, fewer than {AT_LEAST}.")
-    demo.insights.publish(CLUSTER, answer(policies))
+    demo.insights.publish(CLUSTER, corpus.answer(policies))
 
     step(2, "The first sync: fetch, plan, validate by kyverno CLI and server, apply all or nothing")
     demo.sync(f"Applied {len(policies)}, Updated 0, Removed 0, Failed 0")
@@ -191,7 +134,9 @@ def show(demo: Demo) -> None:
     demo.run("insights-applier", "plan", str(demo.snapshot))
     demo.sync("Applied 0, Updated 0, Removed 0, Failed 0")
     reported = Counter(status["status"] for status in demo.insights.statuses)
-    click.echo(f"  Insights was told of {reported['success']} policies that succeeded and {reported['failed']} that failed.")
+    click.echo(
+        f"  Insights was told of {reported['success']} policies that succeeded and {reported['failed']} that failed."
+    )
 
 
 def edit_by_hand(demo: Demo) -> list[Identity]:
@@ -215,14 +160,16 @@ def change_in_insights(demo: Demo, policies: list[Policy], drifted: list[Identit
     annotations = {**(metadata.get("annotations") or {}), "example.com/reviewed-by": "security"}
     new = replace(changed, body={**changed.body, "metadata": {**metadata, "annotations": annotations}})
     rest = [new if policy is changed else policy for policy in policies if policy is not withdrawn]
-    demo.insights.publish(CLUSTER, answer(rest))
+    demo.insights.publish(CLUSTER, corpus.answer(rest))
     return withdrawn.identity, changed.identity
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--keep", is_flag=True, help="Leave the cluster up, and say how to use it.")
-@click.option("--dir", "directory", type=click.Path(path_type=Path), help="Where to keep it.  [default: a temporary folder]")
-def demo(keep: bool, directory: Path | None) -> int:  # noqa: FBT001 - a flag
+@click.option(
+    "--dir", "directory", type=click.Path(path_type=Path), help="Where to keep it.  [default: a temporary folder]"
+)
+def demo(keep: bool, directory: Path | None) -> int:
     """Show the main job on a real control plane that is started here, on loopback, and ended again.
 
     It builds what it needs the first time (about 10 minutes on 2 cores), then takes less than a minute.
@@ -247,7 +194,7 @@ def demo(keep: bool, directory: Path | None) -> int:  # noqa: FBT001 - a flag
             InsightsStandIn(token="demo-token", organization=ORGANIZATION, clusters=[CLUSTER])  # noqa: S106 - of the demo
         )
         parts = Demo(place, plane.kubeconfig, insights)
-        ensure_namespace(parts.connection, LOCK_NAMESPACE)
+        corpus.ensure_namespace(parts.connection, LOCK_NAMESPACE)
         show(parts)
         if keep:
             explain(place, plane)

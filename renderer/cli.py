@@ -46,8 +46,8 @@ def cli() -> None:
 @insights_options
 @config_option
 @log_level_option
-def render(out: Path, saved: str | None, allow_empty: bool, log_level: str, **insights: Any) -> int:  # noqa: FBT001 - a flag
-    """Fetch the policies wanted on one cluster and write them as a snapshot.
+def render(out: Path, saved: str | None, allow_empty: bool, log_level: str, **insights: Any) -> int:
+    r"""Fetch the policies wanted on one cluster and write them as a snapshot.
 
     The directory then holds one file a policy, a kustomization.yaml and a snapshot.lock; files of yours stay.
     A second run with the same answer changes no byte. One broken document, and nothing is written.
@@ -58,7 +58,6 @@ def render(out: Path, saved: str | None, allow_empty: bool, log_level: str, **in
       insights-renderer render --out policies/prod --from answer.yaml --organization acme --cluster prod
     """
     from renderer import snapshot
-    from renderer.render import Source
     from renderer.render import render as render_policies
 
     logs.configure(sys.stderr, log_level)
@@ -90,7 +89,9 @@ def _summary(count: int, out: Path, changed: Any) -> str:
     policies = f"{count} {'policy' if count == 1 else 'policies'} in {out}"
     if not changed:
         return f"{policies}; nothing changed."
-    return f"{policies}: {len(changed.added)} files added, {len(changed.changed)} changed, {len(changed.removed)} removed."
+    return (
+        f"{policies}: {len(changed.added)} files added, {len(changed.changed)} changed, {len(changed.removed)} removed."
+    )
 
 
 def _fetch(insights: dict[str, Any]) -> tuple[Any, str, str]:

@@ -15,7 +15,7 @@ from click.core import ParameterSource
 
 from renderer import logs
 from renderer.durations import parse_duration
-from renderer.errors import ConfigurationError, ExitCode, Failure
+from renderer.errors import ConfigurationError, ExitCode, Failure, Interrupted
 from renderer.insights.config import InsightsConfig, Token, read_token
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -203,55 +203,53 @@ def run(command: click.Command, arguments: Sequence[str] | None = None) -> int:
     stdout.flush()
     if stdout.error is not None and not isinstance(stdout.error, BrokenPipeError):
         reason = stdout.error.strerror or stdout.error
-        _say(
-            f"Standard output can't be written: {reason}. What was done stands; what was to be shown is lost."
-        )
+        _say(f"Standard output can't be written: {reason}. What was done stands; what was to be shown is lost.")
         code = code or int(ExitCode.CONFIGURATION)
     stderr.flush()
     return code
 
 
-class _Terminated(KeyboardInterrupt):
+class Terminated(KeyboardInterrupt):
     """SIGTERM arrived; handled as Ctrl-C is, with an exit code of its own."""
 
 
 def _terminated(_signal: int, _frame: object) -> None:
-    raise _Terminated
+    raise Terminated
 
 
 def _run(command: click.Command, arguments: list[str]) -> int:
+    failure: Failure
     try:
-        code = command.main(args=arguments, standalone_mode=False)
-        return int(code or 0)
-    except click.UsageError as error:
-        return _usage_error(error)
+        return int(command.main(args=arguments, standalone_mode=False) or 0)
+    except click.Abort as error:  # how click passes an interruption on
+        failure = interrupted(error.__cause__)
+    except KeyboardInterrupt as error:
+        failure = interrupted(error)
     except click.ClickException as error:
-        _say(error.format_message())
-        return int(ExitCode.USAGE)
+        return _usage_error(error)
     except Failure as error:
-        _say(str(error))
-        return int(error.code)
-    except _Terminated:
-        _say("Terminated before anything was changed.")
-        return int(ExitCode.TERMINATED)
-    except (KeyboardInterrupt, click.Abort):
-        _say("Interrupted before anything was changed.")
-        return int(ExitCode.INTERRUPTED)
+        failure = error
     except Exception as error:
         if os.environ.get("LOG_LEVEL", "").lower() == "debug":
             raise
-        _say(
-            f"This is a defect of the program: {type(error).__name__} in {_where(error)}.\n"
-            "Run it again with LOG_LEVEL=debug and report what it prints."
+        failure = Failure(
+            f"This is a defect of the program: {type(error).__name__} in {_where(error)}.",
+            hint="Run it again with LOG_LEVEL=debug and report what it prints.",
         )
-        return int(ExitCode.DEFECT)
+    _say(str(failure))
+    return int(failure.code)
 
 
-def _usage_error(error: click.UsageError) -> int:
-    context, parameter = error.ctx, getattr(error, "param", None)
-    source = (
-        context.get_parameter_source(parameter.name) if context and parameter and parameter.name else None
-    )
+def interrupted(error: BaseException | None) -> Interrupted:
+    """The failure that a signal means which arrived before anything was changed."""
+    if isinstance(error, Terminated):
+        return Interrupted("Terminated before anything was changed.", code=ExitCode.TERMINATED)
+    return Interrupted("Interrupted before anything was changed.")
+
+
+def _usage_error(error: click.ClickException) -> int:
+    context, parameter = getattr(error, "ctx", None), getattr(error, "param", None)
+    source = context.get_parameter_source(parameter.name) if context and parameter and parameter.name else None
     message = error.format_message()
     if isinstance(error, click.exceptions.NoArgsIsHelpError):
         click.echo(message, err=True)
@@ -267,15 +265,11 @@ def _where(error: BaseException) -> str:
     trace = error.__traceback__
     while trace and trace.tb_next:
         trace = trace.tb_next
-    return (
-        f"{Path(trace.tb_frame.f_code.co_filename).name}:{trace.tb_lineno}" if trace else "an unknown place"
-    )
+    return f"{Path(trace.tb_frame.f_code.co_filename).name}:{trace.tb_lineno}" if trace else "an unknown place"
 
 
 def _say(message: str) -> None:
     lead = (
-        click.style("Error:", fg="red", bold=True)
-        if sys.stderr.isatty() and "NO_COLOR" not in os.environ
-        else "Error:"
+        click.style("Error:", fg="red", bold=True) if sys.stderr.isatty() and "NO_COLOR" not in os.environ else "Error:"
     )
     click.echo(f"{lead} {message}", err=True)

@@ -36,9 +36,7 @@ class Changed:
         return bool(self.added or self.changed or self.removed)
 
 
-def replace_files(
-    directory: Path, contents: Mapping[str, bytes], *, own: frozenset[str], last: str
-) -> Changed:
+def replace_files(directory: Path, contents: Mapping[str, bytes], *, own: frozenset[str], last: str) -> Changed:
     """Make `directory` hold `contents`; of the paths in `own`, remove those that `contents` lacks.
 
     `last` is the path that is written last where the exchange can't be used. Nothing is written when
@@ -104,12 +102,7 @@ def _stands_alone(directory: Path) -> bool:
     if not directory.exists():
         return True
     here = Path(os.path.realpath(Path.cwd()))
-    return not (
-        directory.is_mount()
-        or (directory / ".git").exists()
-        or here == directory
-        or directory in here.parents
-    )
+    return not (directory.is_mount() or (directory / ".git").exists() or here == directory or directory in here.parents)
 
 
 def _stage_and_swap(directory: Path, staged: Path, contents: Mapping[str, bytes], changed: Changed) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from typing import Any, Final, TextIO
 
+import stamina.instrumentation
 import structlog
 
 LEVELS: Final = ("debug", "info", "warning", "error")
@@ -36,6 +37,7 @@ def configure(stream: TextIO, level: str = "info") -> None:
     )
     # Libraries keep quiet: what matters of theirs is in the errors that we raise from them.
     logging.getLogger().handlers = [logging.NullHandler()]
+    stamina.instrumentation.set_on_retry_hooks([_retrying])
 
 
 def bind(**values: str) -> None:
@@ -47,6 +49,10 @@ def get_logger() -> structlog.typing.FilteringBoundLogger:
     """The logger to write lines with: `log.info("what happened", key=value)`."""
     logger: structlog.typing.FilteringBoundLogger = structlog.get_logger()
     return logger
+
+
+def _retrying(details: stamina.instrumentation.RetryDetails) -> None:
+    get_logger().warning("Trying again", seconds=round(details.wait_for, 1), because=str(details.caused_by))
 
 
 def _in_order(_logger: Any, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:

@@ -231,11 +231,7 @@ def _lock_problem(lock: Json) -> str:
     keys = {"path", "apiVersion", "kind", "namespace", "name", "sha256"}
     seen = set()
     for entry in lock["policies"]:
-        if (
-            not isinstance(entry, dict)
-            or set(entry) != keys
-            or not all(isinstance(v, str) for v in entry.values())
-        ):
+        if not isinstance(entry, dict) or set(entry) != keys or not all(isinstance(v, str) for v in entry.values()):
             return "lists a policy that lacks a field or has one too many"
         path = Path(entry["path"])
         if path.is_absolute() or ".." in path.parts or "\0" in entry["path"]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -74,6 +74,17 @@ class Api:
             kinds = {entry["kind"]: entry for entry in listed if "/" not in entry["name"]}
             self._resources[api_version] = kinds
         return self._resources[api_version]
+
+    def collections(self, groups: Collection[str]) -> list[str]:
+        """The address of every collection that these API groups serve, in each of their versions."""
+        return [
+            f"/apis/{version['groupVersion']}/{resource['name']}?limit=1"
+            for group in self.call("GET", "/apis")["groups"]
+            if group["name"] in groups
+            for version in group["versions"]
+            for resource in self.resources(version["groupVersion"]).values()
+            if "list" in resource["verbs"]
+        ]
 
     def path_of(self, document: JsonObject) -> str:
         """The address of the object that `document` describes."""

@@ -59,9 +59,7 @@ def _ensure(tool: Tool) -> None:
         with contextlib.ExitStack() as stack:
             built = builder.build(
                 tool,
-                started=lambda: stack.enter_context(
-                    _progress(f"Building {tool.name} {tool.version}", tool.build_s)
-                ),
+                started=lambda: stack.enter_context(_progress(f"Building {tool.name} {tool.version}", tool.build_s)),
             )
         located = tool.cached
         if built:
@@ -79,11 +77,9 @@ def _list() -> None:
 
 
 @click.command("ci/tools")
-@click.option(
-    "--list", "only_list", is_flag=True, help="Show each tool, its version and where it is; build nothing."
-)
+@click.option("--list", "only_list", is_flag=True, help="Show each tool, its version and where it is; build nothing.")
 @click.argument("names", nargs=-1, metavar="[NAME]...", type=click.Choice(toolchain.NAMES))
-def tools(names: tuple[str, ...], only_list: bool) -> None:  # noqa: FBT001 - click passes a flag so
+def tools(names: tuple[str, ...], only_list: bool) -> None:
     """Build the pinned tools that are missing, and link all of them into .toolchain/bin.
 
     With NAMEs, only those: etcd, kube-apiserver, kubectl, kyverno, kube-controller-manager, kube-scheduler,
@@ -126,7 +122,7 @@ def cluster() -> None:
     help="jobs: controller-manager, scheduler and kwok. kyverno: the admission controller. May be repeated.",
 )
 @click.option("--audit", is_flag=True, help="Write every request to DIR/audit.log.")
-def up(directory: Path, parts: Sequence[str], audit: bool) -> None:  # noqa: FBT001 - click passes a flag so
+def up(directory: Path, parts: Sequence[str], audit: bool) -> None:
     """Start a cluster and return when all of it answers.
 
     DIR must be new, empty, or a former cluster's. Written there: kubeconfig (the administrator's),
@@ -143,12 +139,10 @@ def up(directory: Path, parts: Sequence[str], audit: bool) -> None:  # noqa: FBT
 @cluster.command("down")
 @_directory
 @click.option("--keep-logs", is_flag=True, help="Leave DIR/logs.")
-def down_command(directory: Path, keep_logs: bool) -> None:  # noqa: FBT001 - click passes a flag so
+def down_command(directory: Path, keep_logs: bool) -> None:
     """End the cluster in DIR and remove what it wrote, also after a crash; nothing else is touched."""
     ended = down(directory, keep_logs=keep_logs)
-    click.echo(
-        f"{ended} process{'' if ended == 1 else 'es'} ended." if ended else f"{directory}: nothing was up."
-    )
+    click.echo(f"{ended} process{'' if ended == 1 else 'es'} ended." if ended else f"{directory}: nothing was up.")
 
 
 @cluster.command("status")

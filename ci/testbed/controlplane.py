@@ -24,6 +24,7 @@ from renderer.manifest.kinds import KINDS
 
 _POLL_S: Final = 0.025
 _RIGHTS_S: Final = 60.0
+_GROUPS: Final = frozenset(kind.group for kind in KINDS)
 _NODE_NAME: Final = "kwok-0"
 _NODE: Final[JsonObject] = {
     "apiVersion": "v1",
@@ -72,7 +73,7 @@ class ControlPlane:
         binaries: Path = paths.BINARIES,
         report: Callable[[str], None] = lambda _line: None,
     ) -> ControlPlane:
-        """Start a cluster in `directory` (new, empty or a former cluster's) and return once all of it answers.
+        """Start a cluster in `directory` (new, empty or a former cluster's); return once all of it answers.
 
         The cluster ends with this process, also when that is killed, unless it is to `outlive` it. `audit`
         writes every request to `directory`/audit.log. `report` gets a line for each part that answers.
@@ -114,9 +115,7 @@ class ControlPlane:
                 self._start_jobs(manager)
             else:
                 self._wait(manager, self._controllers_run)
-            timer.done(
-                "controller-manager, scheduler and kwok" if Part.JOBS in parts else "controller-manager"
-            )
+            timer.done("controller-manager, scheduler and kwok" if Part.JOBS in parts else "controller-manager")
         if Part.KYVERNO in parts:
             self._start_kyverno(source)
             timer.done("Kyverno's admission controller")
@@ -127,9 +126,7 @@ class ControlPlane:
         store.copy(prepared, self.directory.etcd)
         etcd = self._supervisor.spawn(components.etcd(self.directory.etcd))
         self._wait(etcd, lambda: store.etcd_answers(etcd.ports[0]))
-        self._start_apiserver(
-            components.apiserver(etcd.ports[0], self.credentials, self._audit(wanted=audit))
-        )
+        self._start_apiserver(components.apiserver(etcd.ports[0], self.credentials, self._audit(wanted=audit)))
         self._write_kubeconfigs()
         for namespace in ("default", kyverno.NAMESPACE):
             self.api.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}})
@@ -143,24 +140,27 @@ class ControlPlane:
 
     def _start_apiserver(self, component: Component) -> None:
         apiserver = self._supervisor.spawn(component)
+        silent: list[str] | None = None  # the collections that don't answer yet, once discovery knows them
 
         def ready() -> bool:
+            nonlocal silent
             server = f"https://{components.LOOPBACK}:{apiserver.ports[0]}"
             if server != self.server:
                 token, authority = self.credentials.tokens["admin"], self.credentials.authority
                 self.server, self.api = server, Api(server, token=token, authority=authority)
-            return self.api.answers("/readyz") and self._serves_crds()
+            if silent is None and self.api.answers("/readyz") and self._knows_every_kind():
+                silent = self.api.collections(_GROUPS)
+            silent = silent and [path for path in silent if not self.api.answers(path)]
+            return silent == []
 
         self._wait(apiserver, ready)
 
-    def _serves_crds(self) -> bool:
-        """True once discovery and OpenAPI know the groups of every managed kind, which `readyz` leaves open."""
-        groups = {kind.group for kind in KINDS}
+    def _knows_every_kind(self) -> bool:
+        """True once discovery and OpenAPI have the managed kinds' groups; `readyz` says nothing of CRDs."""
         served = {group["name"] for group in self.api.call("GET", "/apis")["groups"]}
-        described = {
-            path.split("/")[1] for path in self.api.call("GET", "/openapi/v3")["paths"] if "/" in path
-        }
-        return groups <= served & described
+        documents = self.api.call("GET", "/openapi/v3")["paths"]
+        described = {path.split("/")[1] for path in documents if "/" in path}
+        return served >= _GROUPS <= described
 
     def _write_kubeconfigs(self) -> None:
         authority = self.credentials.authority.read_bytes()

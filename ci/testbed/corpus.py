@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
+from applier.cluster import KubernetesCluster
+from applier.connection import Connection, ServerRefused
+from applier.ports import Validator
+from ci.testbed import paths, toolchain
 from renderer.manifest import yamlio
 from renderer.manifest.document import Policy, parse
+from renderer.manifest.identity import Identity
+from renderer.manifest.jsontypes import JsonObject
+from renderer.manifest.normalize import content
+from renderer.render import Source, read_policies
 
 #: Where policies lie in the source; the rest is code, resources and expected results.
 FOLDERS = ("test/cli", "test/conformance", "test/policy", "charts")
@@ -31,3 +41,70 @@ def policies(source: Path) -> Iterator[Policy]:
             policy, _ = parse(document)
             if policy is not None:
                 yield policy
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """The policies that a rule chose, and how many each judge refused on the way."""
+
+    policies: tuple[Policy, ...]
+    refused_by_server: int
+    refused_by_cli: int
+
+
+def choose(cluster: KubernetesCluster, connection: Connection, validator: Validator, *, per_kind: int) -> Choice:
+    """The first so many of each kind, ours before Kyverno's, that a strict server dry run and the CLI accept.
+
+    The namespaces that they need are made.
+    """
+    chosen: dict[Identity, Policy] = {}
+    count: Counter[str] = Counter()
+    refused = 0
+    for policy in candidates():
+        kind = policy.identity.kind
+        if policy.identity in chosen or count[kind.resource] == per_kind or kind not in cluster.resources():
+            continue
+        if policy.identity.namespace:
+            ensure_namespace(connection, policy.identity.namespace)
+        body = {**content(policy.body, kind), "apiVersion": cluster.resources()[kind].api_version}
+        try:
+            cluster.create(body, policy.identity, dry_run=True)
+        except ServerRefused:
+            refused += 1
+            continue
+        chosen[policy.identity] = policy
+        count[kind.resource] += 1
+    invalid = {finding.policy for finding in validator.validate(list(chosen.values())).errors}
+    return Choice(
+        policies=tuple(policy for identity, policy in chosen.items() if identity not in invalid),
+        refused_by_server=refused,
+        refused_by_cli=len(invalid),
+    )
+
+
+def candidates() -> Iterator[Policy]:
+    """The project's own policies, then Kyverno's, without those that only a controller may make."""
+    own = sorted((paths.ROOT / "policies" / "sources").rglob("*.yaml"))
+    found, _ = read_policies(Source(name=str(path), data=path.read_bytes()) for path in own)
+    yield from found
+    yield from policies(toolchain.kyverno_source())
+
+
+def ensure_namespace(connection: Connection, name: str) -> None:
+    """Make the namespace if it is not there."""
+    body = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}
+    try:
+        connection.send("POST", "/api/v1/namespaces", body=body)
+    except ServerRefused as error:
+        if error.status.code != 409:
+            raise
+
+
+def answer(chosen: Iterable[Policy]) -> str:
+    """The policies as Insights would send them."""
+    return "---\n".join(yamlio.dump({**policy.body, "metadata": _metadata(policy)}) for policy in chosen)
+
+
+def _metadata(policy: Policy) -> JsonObject:
+    namespace = {"namespace": policy.identity.namespace} if policy.identity.namespace else {}
+    return {**policy.body["metadata"], **namespace}

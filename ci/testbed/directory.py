@@ -7,6 +7,7 @@ import fcntl
 import json
 import os
 import shutil
+import signal
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -33,8 +34,7 @@ _CONTENTS: Final = (
 )
 _LOGS: Final = "logs"
 _STATE: Final = "state.json"
-#: Nothing in a test cluster is worth a slow, orderly end.
-_GRACE_S: Final = 3.0
+_GONE_S: Final = 10.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,17 +147,18 @@ class ClusterDirectory:
         temporary.replace(self._state)
 
     def end(self) -> int:
-        """End every process of the cluster, last started first, and no other; returns how many ran."""
+        """Kill every process of the cluster and no other; returns how many ran.
+
+        SIGKILL, because nothing in a test cluster is worth waiting for an orderly end.
+        """
         state = self.read()
         if state is None:
             return 0
         known = {process.pid: process for process in state.processes}
         unknown = [process for process in processes.marked(state.mark) if process.pid not in known]
-        running = [
-            process for process in [*unknown, *reversed(known.values())] if processes.is_running(process)
-        ]
+        running = [process for process in [*unknown, *reversed(known.values())] if processes.is_running(process)]
         for process in running:
-            processes.end(process, grace_s=_GRACE_S)
+            processes.send(process, signal.SIGKILL, wait_s=_GONE_S)
         return len(running)
 
     def remove(self, *, keep_logs: bool = False) -> None:

@@ -39,9 +39,7 @@ def version_tuple(version: str) -> tuple[int, ...]:
 
 def required() -> str:
     """The oldest Go that all the pinned modules accept, as their go.mod files say."""
-    lines = [
-        re.search(r"(?m)^go (\S+)", (module / "go.mod").read_text()) for module in paths.MODULES.iterdir()
-    ]
+    lines = [re.search(r"(?m)^go (\S+)", (module / "go.mod").read_text()) for module in paths.MODULES.iterdir()]
     return max((line.group(1) for line in lines if line), key=version_tuple)
 
 

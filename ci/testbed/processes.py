@@ -132,9 +132,7 @@ def marked(mark: str) -> Iterator[Process]:
 def listening_inodes(table: str, port: int) -> frozenset[str]:
     """The socket inodes that listen on `port`, from the text of a /proc/PID/net/tcp table."""
     rows = (line.split() for line in table.splitlines()[1:])
-    return frozenset(
-        row[9] for row in rows if row[3] == _TCP_LISTEN and int(row[1].rpartition(":")[2], 16) == port
-    )
+    return frozenset(row[9] for row in rows if row[3] == _TCP_LISTEN and int(row[1].rpartition(":")[2], 16) == port)
 
 
 def listens(process: Process, port: int) -> bool:

@@ -153,9 +153,7 @@ def _write_crds(api: Api, files: list[Path]) -> None:
 def _established(crd: dict[str, object]) -> bool:
     status = crd.get("status")
     conditions = status.get("conditions") if isinstance(status, dict) else None
-    return any(
-        condition["type"] == "Established" and condition["status"] == "True" for condition in conditions or []
-    )
+    return any(condition["type"] == "Established" and condition["status"] == "True" for condition in conditions or [])
 
 
 def copy(store: Path, target: Path) -> None:

@@ -36,14 +36,14 @@ class Component:
     environment: Mapping[str, str] = field(default_factory=dict)
 
 
+@dataclass(slots=True, kw_only=True)
 class Running:
-    """A component's process as it is now: it changes when it must be started again."""
+    """A component's process as it is now: it is another one after a restart."""
 
-    def __init__(self, component: Component, listens: Sequence[int]) -> None:
-        self.component = component
-        self.ports = tuple(listens)
-        self.process: Process
-        self.child: subprocess.Popen[bytes]
+    component: Component
+    ports: tuple[int, ...]
+    process: Process
+    child: subprocess.Popen[bytes]
 
 
 class Supervisor:
@@ -62,26 +62,30 @@ class Supervisor:
 
     def spawn(self, component: Component) -> Running:
         """Start `component`; its PID is on disk before this returns. `wait` says when it answers."""
-        running = Running(component, ports.free(component.ports))
+        chosen = ports.free(component.ports)
+        process, child = self._launch(component, chosen)
+        running = Running(component=component, ports=chosen, process=process, child=child)
         self._running[component.name] = running
-        self._launch(running)
         return running
 
-    def _launch(self, running: Running) -> None:
-        component = running.component
+    def _launch(self, component: Component, chosen: Sequence[int]) -> tuple[Process, subprocess.Popen[bytes]]:
         binary = self._binaries / component.name
         try:
-            running.process, running.child = processes.spawn(
+            process, child = processes.spawn(
                 component.name,
-                [str(binary), *component.arguments(running.ports)],
+                [str(binary), *component.arguments(chosen)],
                 log=self._directory.log(component.name),
                 mark=self.state.mark,
                 environment=component.environment,
             )
         except OSError as error:
             raise missing(component.name, binary) from error
-        others = tuple(process for process in self.state.processes if process.name != component.name)
-        self.update(replace(self.state, processes=(*others, running.process)))
+        others = tuple(other for other in self.state.processes if other.name != component.name)
+        self.update(replace(self.state, processes=(*others, process)))
+        return process, child
+
+    def _relaunch(self, running: Running) -> None:
+        running.process, running.child = self._launch(running.component, running.ports)
 
     def wait(self, running: Running, ready: Callable[[], bool]) -> None:
         """Return when `ready` is true and the first port is answered by our own process.
@@ -99,7 +103,7 @@ class Supervisor:
                 attempts += 1
                 self._directory.log(component.name).unlink()
                 running.ports = ports.free(component.ports)
-                self._launch(running)
+                self._relaunch(running)
             if time.monotonic() > deadline:
                 raise self._failed(component.name, f"does not answer after {component.timeout_s:.0f} s")
             time.sleep(_POLL_S)
@@ -124,7 +128,7 @@ class Supervisor:
     def restart(self, name: str, ready: Callable[[], bool]) -> None:
         """Start a component that was killed again, on the same ports and data."""
         running = self._running[name]
-        self._launch(running)
+        self._relaunch(running)
         self.wait(running, ready)
 
     def end(self, name: str, *, grace_s: float) -> None:

@@ -12,17 +12,10 @@ import urllib3.exceptions as pool_errors
 from requests import exceptions as request_errors
 
 from renderer.errors import ConfigurationError, Failure, RemoteError
+from renderer.http import PassingError
 
 _TLS_HINT: Final = "If a proxy or an own authority signs here, name its certificate in SSL_CERT_FILE."
 _PROXY_HINT: Final = "Look at HTTPS_PROXY, HTTP_PROXY and NO_PROXY."
-
-
-class PassingError(RemoteError):
-    """A failure that may pass; `retry_after_seconds` is what the server asked for, if it did."""
-
-    def __init__(self, message: str, *, hint: str = "", retry_after_seconds: float | None = None) -> None:
-        super().__init__(message, hint=hint)
-        self.retry_after_seconds = retry_after_seconds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,9 +130,7 @@ def failure_of(error: Exception, *, failed: str, ca_variable: str) -> Failure:
 def _meaning(error: Exception, chain: list[BaseException]) -> _Meaning:
     nearest = next(MEANINGS[cls] for cls in type(error).__mro__ if cls in MEANINGS)
     # A connection that is cut in the middle of TLS says nothing about certificates.
-    if nearest is _TLS and any(
-        isinstance(cause, (ssl.SSLEOFError, ssl.SSLZeroReturnError)) for cause in chain
-    ):
+    if nearest is _TLS and any(isinstance(cause, (ssl.SSLEOFError, ssl.SSLZeroReturnError)) for cause in chain):
         return _BROKEN
     if nearest is _UNREACHABLE and _unknown_host(chain):
         return _Meaning(text="no such host", hint="Check FAIRWINDS_INSIGHTS_HOST (--host).")

@@ -13,8 +13,6 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
-from importlib import metadata
 from typing import TYPE_CHECKING, Final, Literal, Self
 from urllib.parse import urlsplit
 
@@ -23,8 +21,9 @@ import requests.auth
 import stamina
 
 from renderer.errors import ConfigurationError, Failure, NotPermitted, RemoteError
+from renderer.http import PassingError, retry_after_seconds, user_agent
 from renderer.insights.deadline import LimitedAdapter, cut_off
-from renderer.insights.http_errors import LIBRARY_ERRORS, PassingError, failure_of
+from renderer.insights.http_errors import LIBRARY_ERRORS, failure_of
 
 if TYPE_CHECKING:
     from renderer.insights.config import InsightsConfig
@@ -199,8 +198,7 @@ class Transport:
                 raise RemoteError(
                     f"Could not {call.purpose}: {_host_of(call)} answered with an HTML page, so a proxy or "
                     "a login page speaks for it.",
-                    hint="Check FAIRWINDS_INSIGHTS_HOST (--host) and HTTPS_PROXY; "
-                    "does this network ask for a login?",
+                    hint="Check FAIRWINDS_INSIGHTS_HOST (--host) and HTTPS_PROXY; does this network ask for a login?",
                 )
             return Answer(status=response.status_code, body=body)
 
@@ -252,28 +250,6 @@ class Transport:
         return text if len(text) <= _SHOWN_CHARACTERS else f"{text[:_SHOWN_CHARACTERS]}…"
 
 
-def user_agent() -> str:
-    """Name this program and its version; a source tree that is not installed has none."""
-    try:
-        return f"on-demand-job-runner/{metadata.version('on-demand-job-runner')}"
-    except metadata.PackageNotFoundError:
-        return "on-demand-job-runner"
-
-
-def retry_after_seconds(value: str, *, now: datetime) -> float | None:
-    """Read a Retry-After header, seconds or HTTP date (RFC 9110, 10.2.3); never negative, None if neither."""
-    value = value.strip()
-    if value.isascii() and value.isdigit():
-        return float(value)
-    try:
-        date = parsedate_to_datetime(value)
-    except ValueError:
-        return None
-    if date.tzinfo is None:  # "-0000": UTC, from a zone that is not told
-        date = date.replace(tzinfo=UTC)
-    return max(0.0, (date - now).total_seconds())
-
-
 def looks_like_html(body: bytes, content_type: str) -> bool:
     """Say whether an answer is a page for people, as a proxy or a login page gives it."""
     start = body[:256].removeprefix(b"\xef\xbb\xbf").lstrip().lower()
@@ -319,9 +295,7 @@ def _whole_body(response: requests.Response, call: Call, limit_bytes: int) -> by
     while block := raw.read(_BLOCK_BYTES, decode_content=False):
         total += len(block)
         if total > limit_bytes:
-            raise RemoteError(
-                f"Could not {call.purpose}: {host} answered with more than {limit_bytes} bytes."
-            )
+            raise RemoteError(f"Could not {call.purpose}: {host} answered with more than {limit_bytes} bytes.")
         blocks.append(block)
     return b"".join(blocks)
 

@@ -12,9 +12,7 @@ from renderer.manifest.jsontypes import Json, JsonObject
 from renderer.manifest.units import Act, Unit, quoted
 
 
-def _change(
-    what: What, direction: Direction, path: str, sentence: str, *, enforced: bool = False
-) -> EffectChange:
+def _change(what: What, direction: Direction, path: str, sentence: str, *, enforced: bool = False) -> EffectChange:
     return EffectChange(what=what, direction=direction, enforced=enforced, path=path, sentence=sentence)
 
 
@@ -201,9 +199,7 @@ def _step(before: Json, after: Json) -> str:
     """Show what was and what is, where that is one short word each."""
     if not all(isinstance(value, str | bool | int) and len(str(value)) <= 30 for value in (before, after)):
         return ""
-    old, new = (
-        str(value).lower() if isinstance(value, bool) else quoted(str(value)) for value in (before, after)
-    )
+    old, new = (str(value).lower() if isinstance(value, bool) else quoted(str(value)) for value in (before, after))
     return f" ({old} → {new})"
 
 
@@ -246,9 +242,7 @@ def _reordered(before: list[Unit], after: list[Unit], *, enforced: bool) -> Iter
     old, new = ([unit for unit in side if unit.act in _RULES] for side in (before, after))
     one = any(unit.act is Act.SETTINGS and unit.body.get("applyRules") == "One" for unit in (*before, *after))
     if not one:
-        common = set.intersection(
-            *({unit.key for unit in side if unit.act is Act.MUTATE} for side in (old, new))
-        )
+        common = set.intersection(*({unit.key for unit in side if unit.act is Act.MUTATE} for side in (old, new)))
         old, new = ([unit for unit in side if unit.key in common] for side in (old, new))
     if [unit.key for unit in old] == [unit.key for unit in new]:
         return

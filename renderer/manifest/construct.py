@@ -54,7 +54,7 @@ class Built:
     findings: tuple[Finding, ...] = ()
 
 
-class _Stop(Exception):  # noqa: N818 (control flow within this module)
+class _Stop(Exception):
     """Reading this document any further makes no sense."""
 
     def __init__(self, event: Event, message: str) -> None:

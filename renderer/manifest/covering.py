@@ -120,8 +120,7 @@ _FOR_PEOPLE: Final = frozenset({"name", "message", "messageExpression", "reason"
 
 def _expressions(value: Json) -> list[Json]:
     return [
-        {key: _trimmed(part) for key, part in mapping(item).items() if key not in _FOR_PEOPLE}
-        for item in items(value)
+        {key: _trimmed(part) for key, part in mapping(item).items() if key not in _FOR_PEOPLE} for item in items(value)
     ]
 
 
@@ -165,9 +164,7 @@ def _pattern(wide: str, narrow: str) -> bool:
 
 @lru_cache(maxsize=1024)
 def _compiled(pattern: str) -> re.Pattern[str]:
-    first, *rest = [
-        "".join("[^*]" if c == "?" else re.escape(c) for c in part) for part in pattern.split("*")
-    ]
+    first, *rest = ["".join("[^*]" if c == "?" else re.escape(c) for c in part) for part in pattern.split("*")]
     if not rest:
         return re.compile(first, re.DOTALL)
     *middle, last = rest
@@ -204,9 +201,7 @@ def _kind_selector(kind: str) -> tuple[str, str, str, str]:  # noqa: PLR0911 - o
 def kinds(wide: Json, narrow: Json) -> bool:
     """Whether kinds as Kyverno writes them (`Pod`, `apps/v1/Deployment`, `Pod/exec`, `*`) cover others."""
     alternatives = [_kind_selector(kind) for kind in texts(wide)]
-    return all(
-        any(all(map(_pattern, one, _kind_selector(other))) for one in alternatives) for other in texts(narrow)
-    )
+    return all(any(all(map(_pattern, one, _kind_selector(other))) for one in alternatives) for other in texts(narrow))
 
 
 # --- label selectors ------------------------------------------------------------------------------
@@ -226,10 +221,7 @@ def _requirements(value: Json) -> list[_Requirement]:
     labels = mapping(found.get("matchLabels"))
     texts(list(labels.values()))
     return [
-        *(
-            (key, "Like" if set("*?") & set(key + value) else "In", frozenset({value}))
-            for key, value in labels.items()
-        ),
+        *((key, "Like" if set("*?") & set(key + value) else "In", frozenset({value})) for key, value in labels.items()),
         *(
             (str(item.get("key")), str(item.get("operator")), frozenset(texts(item.get("values"))))
             for item in map(mapping, items(found.get("matchExpressions")))

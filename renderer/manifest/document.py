@@ -160,12 +160,8 @@ def _name_mistakes(metadata: JsonObject, key: str, pattern: re.Pattern[str], lim
     elif len(name) > limit:
         yield path, f"has {len(name)} characters; Kubernetes allows {limit}"
     elif not pattern.fullmatch(name):
-        dots = ", '.'" if pattern is _NAME else ""
-        yield (
-            path,
-            f"{name!r} is not a name that Kubernetes accepts: lower-case letters, digits, '-'{dots}, "
-            "with a letter or digit at both ends",
-        )
+        signs = "'-' and '.'" if pattern is _NAME else "'-'"
+        yield path, f"{name!r} is no Kubernetes name: lower-case letters and digits, with {signs} in between"
 
 
 def _string_map_mistakes(value: Json, section: str) -> _Mistakes:

@@ -85,9 +85,7 @@ def of_rule(rule: JsonObject, spec: JsonObject) -> Enforcement:
     spec_overrides = items(spec.get("validationFailureActionOverrides"))
     overrides = items(validate.get("failureActionOverrides"))
     if own is None:
-        return _overridden(
-            _action(spec, "validationFailureAction") or Level.AUDIT, [*overrides, *spec_overrides]
-        )
+        return _overridden(_action(spec, "validationFailureAction") or Level.AUDIT, [*overrides, *spec_overrides])
     # With an action of its own, the rule denies only if the spec's overrides, where they match, deny as well.
     return _overridden(own, overrides or (spec_overrides if own is Level.DENY else []))
 
@@ -109,9 +107,7 @@ def _action(holder: JsonObject, key: str = "failureAction") -> Level | None:
 
 def _image_action(rule: JsonObject) -> Level | None:
     """Take the strictest of the entries that say one."""
-    said = [
-        action for entry in items(rule.get("verifyImages")) if (action := _action(mapping(entry))) is not None
-    ]
+    said = [action for entry in items(rule.get("verifyImages")) if (action := _action(mapping(entry))) is not None]
     return max(said, default=None)
 
 

@@ -68,9 +68,16 @@ _ADMISSION: Final = (
 def _presentation(path: str, default: Json = None) -> Facet:
     """Name a field that people read and no decision depends on."""
     says = "changes a text or setting that no decision depends on"
-    return facet(
-        path, covering.undecided, (_W.PRESENTATION,) * 3, (says,) * 3, _N, default=default, denies=False
-    )
+    return facet(path, covering.undecided, (_W.PRESENTATION,) * 3, (says,) * 3, _N, default=default, denies=False)
+
+
+def _undecided(path: str, says: str, default: Json) -> Facet:
+    """Name a field of which only the default is known: any other value is a change of unknown direction."""
+    return facet(path, covering.undecided, (_W.ENFORCES_OTHERWISE,) * 3, (says,) * 3, default=default)
+
+
+def _timeout(path: str) -> Facet:
+    return _undecided(path, "changes the time it has, after which it cannot be evaluated", 10)
 
 
 def _switch(path: str, what: tuple[What, What, What], on: str, off: str, *, default: bool) -> Facet:
@@ -145,9 +152,7 @@ CHECK_RULE: Final = (
         ("allows more patterns", "allows fewer patterns", "allows other patterns"),
         _L,
     ),
-    facet(
-        "validate.podSecurity.level", ladder("privileged", "baseline", "restricted"), _ENFORCES, _POD_SECURITY
-    ),
+    facet("validate.podSecurity.level", ladder("privileged", "baseline", "restricted"), _ENFORCES, _POD_SECURITY),
     facet(
         "validate.podSecurity.exclude",
         contains,
@@ -165,12 +170,11 @@ CHECK_RULE: Final = (
         _ENFORCES,
         ("demands more", "demands less", "demands something else, perhaps less"),
     ),
+    _undecided("validate.cel.generate", "changes whether it becomes a ValidatingAdmissionPolicy", default=False),
     _presentation("validate.message"),
 )
 _IMAGE_SWITCHES: Final = (
-    _switch(
-        "required", _ENFORCES, "requires verified images", "no longer requires verified images", default=True
-    ),
+    _switch("required", _ENFORCES, "requires verified images", "no longer requires verified images", default=True),
     _switch("verifyDigest", _ENFORCES, "requires a digest", "no longer requires a digest", default=True),
     _switch(
         "mutateDigest",
@@ -195,6 +199,7 @@ IMAGE_CHECK: Final = (
         _L,
     ),
     *_IMAGE_SWITCHES,
+    _undecided("useCache", "changes whether results of verification are kept", default=True),
 )
 _EXISTING: Final = ("also changes existing resources", "no longer changes existing resources")
 MUTATE_RULE: Final = (
@@ -229,6 +234,7 @@ KYVERNO_POLICY: Final = (
     facet("admission", _BOOL, _MATCHES, _ADMISSION, default=True),
     _background("background"),
     _failure_policy("webhookConfiguration.failurePolicy"),
+    _timeout("webhookConfiguration.timeoutSeconds"),
     facet("webhookConfiguration.matchConditions", covering.match_conditions, _MATCHES, _CONDITIONS),
     facet(
         "applyRules",
@@ -281,6 +287,7 @@ VALIDATING: Final = (
     _background("evaluation.background.enabled"),
     _MODE,
     _CONTROLLERS,
+    _timeout("webhookConfiguration.timeoutSeconds"),
 )
 IMAGE_VALIDATING: Final = (
     *VALIDATING,

@@ -68,9 +68,7 @@ _BY_NAME: Final = {(kind.group, kind.name): kind for kind in KINDS}
 _BY_RESOURCE: Final = {kind.resource: kind for kind in KINDS}
 
 #: Names that stand for more than one kind, so that the name alone does not say which.
-SHARED_NAMES: Final = frozenset(
-    kind.name for kind in KINDS if sum(other.name == kind.name for other in KINDS) > 1
-)
+SHARED_NAMES: Final = frozenset(kind.name for kind in KINDS if sum(other.name == kind.name for other in KINDS) > 1)
 
 
 def find(group: str, name: str) -> Kind | None:

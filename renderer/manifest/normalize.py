@@ -36,9 +36,7 @@ def content(body: JsonObject, kind: Kind) -> JsonObject:
         if not metadata.get(section):
             metadata.pop(section, None)
         else:
-            metadata[section] = {
-                key: "" if value is None else value for key, value in metadata[section].items()
-            }
+            metadata[section] = {key: "" if value is None else value for key, value in metadata[section].items()}
     return {**{key: value for key, value in body.items() if key != "status"}, "metadata": metadata}
 
 

@@ -40,9 +40,7 @@ def stamp(policy: JsonObject) -> JsonObject:
     metadata = dict(policy["metadata"])
     # A record in the source would claim keys that are not there; the owner's mark is set below.
     annotations = {
-        key: value
-        for key, value in _section(policy, "annotations").items()
-        if key not in (MANAGED_KEYS, LAST_APPLIED)
+        key: value for key, value in _section(policy, "annotations").items() if key not in (MANAGED_KEYS, LAST_APPLIED)
     }
     annotations[OWNED_BY] = OWNER
     record = {

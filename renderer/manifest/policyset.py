@@ -16,9 +16,7 @@ class PolicySet:
     def __init__(self, policies: Iterable[Policy]) -> None:
         """Take policies whose identities differ; `collect` is for those that may not."""
         ordered = sorted(policies, key=lambda policy: policy.identity)
-        self._policies: Mapping[Identity, Policy] = MappingProxyType(
-            {policy.identity: policy for policy in ordered}
-        )
+        self._policies: Mapping[Identity, Policy] = MappingProxyType({policy.identity: policy for policy in ordered})
         if len(self._policies) != len(ordered):
             msg = "two policies of a set share an identity"
             raise ValueError(msg)

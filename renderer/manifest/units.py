@@ -112,8 +112,7 @@ def _cel_downstream(spec: JsonObject) -> bool:
     """GeneratingPolicySpec: SynchronizationEnabled, OrphanDownstreamOnPolicyDeleteEnabled; off by default."""
     evaluation = mapping(spec.get("evaluation"))
     synchronize, orphan = (
-        mapping(evaluation.get(key)).get("enabled")
-        for key in ("synchronize", "orphanDownstreamOnPolicyDelete")
+        mapping(evaluation.get(key)).get("enabled") for key in ("synchronize", "orphanDownstreamOnPolicyDelete")
     )
     return bool(synchronize) and not orphan
 
@@ -187,8 +186,7 @@ def _rule(rule: JsonObject, spec: JsonObject, key: tuple[str, int], path: str) -
             path=path,
             body=body,
             facets=fields.GENERATE_RULE,
-            downstream=bool(generate.get("synchronize"))
-            and not generate.get("orphanDownstreamOnPolicyDelete"),
+            downstream=bool(generate.get("synchronize")) and not generate.get("orphanDownstreamOnPolicyDelete"),
         )
     else:
         yield from _check(rule, spec, key, path)

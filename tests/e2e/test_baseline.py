@@ -137,9 +137,7 @@ def _called(body: Body) -> str:
 
 FILES: Final = sorted(SOURCES.rglob("*.yaml"))
 #: Read as the renderer reads them, which refuses what is no policy and an identity that is there twice.
-BASELINE: Final = list(
-    render(Source(name=str(path.relative_to(ROOT)), data=path.read_bytes()) for path in FILES)
-)
+BASELINE: Final = list(render(Source(name=str(path.relative_to(ROOT)), data=path.read_bytes()) for path in FILES))
 CASES: Final = [
     Case(directory=path.parent, body=yaml.safe_load(path.read_text()))
     for path in sorted(TESTS.glob("*/kyverno-test.yaml"))
@@ -175,13 +173,9 @@ def test_its_messages_tell_a_developer_what_to_do(policy: Policy) -> None:
 
 
 def test_only_that_blocks_which_may() -> None:
-    bindings = [
-        policy.body for policy in BASELINE if policy.identity.kind.name == "ValidatingAdmissionPolicyBinding"
-    ]
+    bindings = [policy.body for policy in BASELINE if policy.identity.kind.name == "ValidatingAdmissionPolicyBinding"]
     blocking = {
-        policy.identity.name
-        for policy in BASELINE
-        if enforces(policy.body, policy.identity.kind, bindings=bindings)
+        policy.identity.name for policy in BASELINE if enforces(policy.body, policy.identity.kind, bindings=bindings)
     }
     assert blocking == BLOCKING
 
@@ -382,9 +376,7 @@ def test_on_a_cluster_new_namespaces_are_prepared(in_force: Kubectl) -> None:
     def labels() -> str:
         return in_force.does("create", "--dry-run=server", "-o", "json", "-f", "-", body=_namespace("new"))
 
-    _until(
-        lambda: '"pod-security.kubernetes.io/warn": "baseline"' in labels(), "the labels of a new namespace"
-    )
+    _until(lambda: '"pod-security.kubernetes.io/warn": "baseline"' in labels(), "the labels of a new namespace")
     account = ("serviceaccount", "default", "--namespace", "shop")
 
     def without_token() -> bool:

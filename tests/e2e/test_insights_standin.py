@@ -171,8 +171,9 @@ class TestFaults:
 
     def test_a_reset_is_a_reset(self, insights: InsightsStandIn) -> None:
         insights.fail(Fault.RESET)
-        with pytest.raises(ConnectionResetError):
+        with pytest.raises(ConnectionResetError) as raised:
             ask(insights, "GET", TestContract.POLICIES)
+        assert raised.type is ConnectionResetError  # its subclass means that the server hung up in order
 
 
 def test_its_end_waits_for_no_client() -> None:

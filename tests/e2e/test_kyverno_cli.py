@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.server
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -20,7 +21,7 @@ from renderer.errors import ConfigurationError, ExitCode, Failure, InvalidPolici
 from renderer.manifest import document, kinds, yamlio
 from renderer.manifest.document import Policy
 from renderer.manifest.identity import Identity
-from tests.support.tools import tool
+from tests.support.tools import source, tool
 
 pytestmark = pytest.mark.tool
 
@@ -29,9 +30,7 @@ Spec = dict[str, Any]
 
 
 def policy(kind: str, name: str, spec: Spec, *, version: str = "", namespace: str = "") -> Policy:
-    api_version = version or (
-        "kyverno.io/v1" if kind in {"ClusterPolicy", "Policy"} else "policies.kyverno.io/v1"
-    )
+    api_version = version or ("kyverno.io/v1" if kind in {"ClusterPolicy", "Policy"} else "policies.kyverno.io/v1")
     found = kinds.find(api_version.rpartition("/")[0], kind)
     assert found is not None
     metadata = {"name": name, **({"namespace": namespace} if namespace else {})}
@@ -42,9 +41,7 @@ def policy(kind: str, name: str, spec: Spec, *, version: str = "", namespace: st
 PODS: Final = {"any": [{"resources": {"kinds": ["Pod"]}}]}
 PATTERN: Final = {"message": "m", "pattern": {"metadata": {"labels": {"team": "?*"}}}}
 ON_PODS: Final = {
-    "resourceRules": [
-        {"apiGroups": [""], "apiVersions": ["v1"], "resources": ["pods"], "operations": ["CREATE"]}
-    ]
+    "resourceRules": [{"apiGroups": [""], "apiVersions": ["v1"], "resources": ["pods"], "operations": ["CREATE"]}]
 }
 KYVERNO_V2: Final = "kyverno.io/v2"
 BUILT_IN: Final = "admissionregistration.k8s.io/v1"
@@ -138,9 +135,7 @@ GOOD: Final = (
     ),
     validating("pattern", LABELLED),
     validating("in-json", "object.a == 'b'", evaluation={"mode": "JSON"}),
-    policy(
-        "NamespacedValidatingPolicy", "pattern", validating("x", LABELLED).body["spec"], namespace="team-a"
-    ),
+    policy("NamespacedValidatingPolicy", "pattern", validating("x", LABELLED).body["spec"], namespace="team-a"),
     policy("MutatingPolicy", "labels", mutation(PATCH)),
     policy("NamespacedMutatingPolicy", "labels", mutation(PATCH), namespace="team-a"),
     policy("GeneratingPolicy", "maps", generation(MADE)),
@@ -159,9 +154,7 @@ GOOD: Final = (
     ),
     policy("NamespacedImageValidatingPolicy", "signed", image_check(SIGNED), namespace="team-a"),
     built_in("labelled", LABELLED, "object.spec.replicas > 1"),
-    built_in(
-        "never", LABELLED, matchConditions=[{"name": "no", "expression": "false"}], failurePolicy="Ignore"
-    ),
+    built_in("never", LABELLED, matchConditions=[{"name": "no", "expression": "false"}], failurePolicy="Ignore"),
 )
 
 #: A bad policy, and words that its finding must have.
@@ -186,13 +179,6 @@ BAD: Final = (
     (legacy("two-types", rule(mutate={"patchStrategicMerge": {"metadata": {}}})), "operation"),
     (legacy("no-type", {"name": "r", "match": PODS}), "operation"),
     (legacy("no-match", {"name": "r", "validate": PATTERN}), "match"),
-    (
-        legacy(
-            "bad-regex", deny({"key": "{{ regex_match('(', 'a') }}", "operator": "Equals", "value": True})
-        ),
-        "regex",
-    ),
-    (legacy("bad-cel", rule(validate={"cel": {"expressions": [{"expression": SYNTAX}]}})), "Syntax error"),
     (
         policy(
             "Policy",
@@ -270,3 +256,417 @@ BAD: Final = (
     ),
     (built_in("vap-unknown-field", LABELLED, nope=1), "spec.nope: .*unknown field"),
 )
+
+#: What the CLI lets pass although it is wrong: other layers have to know.
+MISSED: Final = (
+    policy("ClusterPolicy", "no-rules", {}),
+    legacy("empty-rules"),
+    legacy("bad-regex", deny({"key": "{{ regex_match('(', 'a') }}", "operator": "Equals", "value": True})),
+    # Kyverno itself only warns.
+    legacy("cel-in-a-rule", rule(validate={"cel": {"expressions": [{"expression": SYNTAX}]}})),
+    policy("ClusterCleanupPolicy", "bad-cron", CLEANUP | {"schedule": "at noon"}, version=KYVERNO_V2),
+    policy("DeletingPolicy", "bad-cron", deletion(LABELLED) | {"schedule": "at noon"}),
+    validating("matches-nothing", LABELLED, matchConstraints={}),
+)
+
+GLOBAL_CONTEXT: Final = {"kubernetesResource": {"version": "v1", "resource": "pods"}}
+EXCEPTION: Final = {"policyRefs": [{"name": "a", "kind": "ValidatingPolicy"}]}
+BINDING: Final = {"policyName": "labelled", "validationActions": ["Deny"]}
+MATCH_CONDITIONS: Final = {"matchConditions": [{"name": "c", "expression": "true"}]}
+
+#: What the CLI cannot judge, and words of the reason.
+UNJUDGED: Final = (
+    (policy("GlobalContextEntry", "pods", GLOBAL_CONTEXT, version=KYVERNO_V2), "does not know GlobalContextEntry"),
+    (policy("PolicyException", "v1", EXCEPTION, namespace="team-a"), "does not know PolicyException"),
+    (
+        policy("PolicyException", "v1beta1", EXCEPTION, version="policies.kyverno.io/v1beta1", namespace="team-a"),
+        "no more than the schema",
+    ),
+    (policy("ValidatingAdmissionPolicyBinding", "b", BINDING, version=BUILT_IN), "no more than the schema"),
+    (policy("MutatingAdmissionPolicy", "m", {}, version=BUILT_IN), "does not know MutatingAdmissionPolicy"),
+    (
+        policy("MutatingAdmissionPolicyBinding", "m", {"policyName": "m"}, version=BUILT_IN),
+        "does not know MutatingAdmissionPolicyBinding",
+    ),
+    (policy("ValidatingPolicy", "v9", {}, version="policies.kyverno.io/v9"), "does not know ValidatingPolicy"),
+    (validating("over-http", "true", evaluation={"mode": "HTTP"}), "evaluation mode HTTP"),
+    (legacy("panics", rule(), webhookConfiguration=MATCH_CONDITIONS), "crashes on it"),
+    # Kyverno asks a cluster whether the target has a namespace.
+    (
+        legacy(
+            "cluster-wide-target",
+            {
+                "name": "r",
+                "match": PODS,
+                "generate": {"apiVersion": "v1", "kind": "Namespace", "name": "made", "data": {"metadata": {}}},
+            },
+        ),
+        "cannot tell without a cluster",
+    ),
+)
+
+
+def messages(verdict: Verdict, judged: Policy) -> list[str]:
+    return [
+        f"{finding.problem.field}: {finding.problem.message}"
+        for finding in verdict.findings
+        if finding.policy == judged.identity
+    ]
+
+
+def reasons(verdict: Verdict, judged: Policy) -> list[str]:
+    return [reason for identity, reason in verdict.unjudged if identity == judged.identity]
+
+
+def known(judged: Policy) -> str:
+    return str(judged.identity)
+
+
+@pytest.fixture(scope="module")
+def verdict() -> Verdict:
+    """What the CLI says of all of them at once, so that none may hide another."""
+    bad = (judged for judged, _ in BAD)
+    limits = (judged for judged, _ in UNJUDGED)
+    return KyvernoCli(tool("kyverno")).validate([*GOOD, *bad, *MISSED, *limits])
+
+
+@pytest.fixture
+def cli() -> KyvernoCli:
+    return KyvernoCli(tool("kyverno"))
+
+
+@pytest.mark.parametrize("judged", GOOD, ids=known)
+def test_a_good_policy_passes(judged: Policy, verdict: Verdict) -> None:
+    assert messages(verdict, judged) == []
+    assert reasons(verdict, judged) == []
+
+
+@pytest.mark.parametrize(("judged", "words"), BAD, ids=[known(judged) for judged, _ in BAD])
+def test_a_bad_policy_is_refused_in_the_words_of_the_cli(judged: Policy, words: str, verdict: Verdict) -> None:
+    (message,) = messages(verdict, judged)
+    assert re.search(words, message)
+    assert "\n" not in message
+    assert reasons(verdict, judged) == []
+
+
+@pytest.mark.parametrize("judged", MISSED, ids=known)
+def test_what_the_cli_does_not_see_is_known(judged: Policy, verdict: Verdict) -> None:
+    assert messages(verdict, judged) == []
+
+
+@pytest.mark.parametrize(("judged", "words"), UNJUDGED, ids=[known(judged) for judged, _ in UNJUDGED])
+def test_what_the_cli_cannot_judge_is_left_to_the_server(judged: Policy, words: str, verdict: Verdict) -> None:
+    assert messages(verdict, judged) == []
+    (reason,) = reasons(verdict, judged)
+    assert words in reason
+
+
+def test_every_finding_is_an_error_of_this_layer(verdict: Verdict) -> None:
+    assert verdict.errors == verdict.findings
+    assert {finding.layer for finding in verdict.findings} == {Layer.CLI}
+
+
+def test_a_finding_names_file_line_and_field(cli: KyvernoCli) -> None:
+    text = (
+        "apiVersion: kyverno.io/v1\nkind: ClusterPolicy\nmetadata:\n  name: one\nspec:\n  rules:\n"
+        "  - &rule\n    name: same\n    match: {any: [{resources: {kinds: [Pod]}}]}\n"
+        "    validate: {message: m, pattern: {metadata: {name: a}}}\n  - <<: *rule\n    name: same\n"
+    )
+    parsed, problems = document.parse(yamlio.load(text.encode(), source="policies.yaml")[0])
+    assert parsed is not None, problems
+    (finding,) = cli.validate([parsed]).findings
+    problem = finding.problem
+    assert (problem.source, problem.line, problem.policy) == ("policies.yaml", 12, "ClusterPolicy/one")
+    assert (problem.field, problem.message) == ("spec.rules[1].name", "Invalid value: Duplicate rule name: 'same'")
+
+
+def test_a_policy_is_told_from_others_of_its_name(cli: KyvernoCli) -> None:
+    one = {"rules": [rule()]}
+    two = {"rules": [rule(), rule()]}
+    good = policy("Policy", "same", one, namespace="team-a")
+    bad = [policy("Policy", "same", two, namespace="team-b"), policy("ClusterPolicy", "same", two)]
+    verdict = cli.validate([good, *bad])
+    assert {finding.policy for finding in verdict.findings} == {judged.identity for judged in bad}
+    assert verdict.unjudged == ()
+
+
+def test_cel_is_told_from_others_of_its_name(cli: KyvernoCli) -> None:
+    good = validating("same", LABELLED)
+    bad = policy("NamespacedValidatingPolicy", "same", validating("x", SYNTAX).body["spec"], namespace="n")
+    (finding,) = cli.validate([good, bad]).findings
+    assert finding.policy == bad.identity
+
+
+def test_what_the_server_ignores_does_no_harm(cli: KyvernoCli) -> None:
+    judged = legacy("exported", rule())
+    body = judged.body | {"metadata": {"name": "exported", "namespace": "x"}, "status": {"conditions": [{}]}}
+    verdict = cli.validate([Policy(identity=judged.identity, body=body)])
+    assert verdict == Verdict()
+
+
+def test_nothing_to_judge_runs_nothing(cli: KyvernoCli) -> None:
+    assert cli.validate([]) == Verdict()
+    assert cli.runs == 0
+
+
+def test_many_policies_take_few_processes(cli: KyvernoCli) -> None:
+    policies = [legacy(f"p{number}", rule()) for number in range(150)]
+    assert cli.validate(policies) == Verdict()
+    assert cli.runs == 2
+
+
+def test_the_policies_of_this_repository_pass(cli: KyvernoCli) -> None:
+    judged = from_directory(ROOT / "policies" / "sources")
+    assert judged
+    assert [str(finding.problem) for finding in cli.validate(judged).findings] == []
+
+
+def test_no_policy_of_kyvernos_own_tests_of_the_cli_is_refused(cli: KyvernoCli) -> None:
+    judged = from_directory(source("kyverno") / "test" / "cli")
+    assert len(judged) > 100
+    assert [str(finding.problem) for finding in cli.validate(judged).findings] == []
+
+
+def from_directory(directory: Path) -> list[Policy]:
+    """The policies in the YAML files below it, one of each identity; other documents are left out."""
+    found: dict[Identity, Policy] = {}
+    for path in sorted(directory.rglob("*.y*ml")):
+        documents, _ = yamlio.load_documents(path.read_bytes(), source=str(path.relative_to(directory)))
+        for each in documents:
+            parsed, _ = document.parse(each)
+            if parsed is not None:
+                found.setdefault(parsed.identity, parsed)
+    return list(found.values())
+
+
+class Recorder(http.server.BaseHTTPRequestHandler):
+    """Answers everything with {} and remembers what was asked."""
+
+    def answer(self) -> None:
+        self.server.asked.append(self.path)  # type: ignore[attr-defined]  # set by the fixture
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(b"{}")
+
+    do_GET = do_POST = do_HEAD = do_CONNECT = answer  # noqa: N815 - the names that the base class looks for
+
+    def log_message(self, *_: object) -> None:
+        """Keep the output of the tests clean."""
+
+
+@pytest.fixture
+def recorder() -> Iterator[http.server.ThreadingHTTPServer]:
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Recorder)
+    server.asked = []  # type: ignore[attr-defined]
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield server
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def test_policies_that_reach_out_reach_nothing(cli: KyvernoCli, recorder: http.server.ThreadingHTTPServer) -> None:
+    host = f"127.0.0.1:{recorder.server_port}"
+    everything = {
+        "resourceRules": [{"apiGroups": ["*"], "apiVersions": ["*"], "resources": ["*"], "operations": ["CREATE"]}]
+    }
+    leases = {"any": [{"resources": {"kinds": ["Lease"]}}]}
+    service = [{"name": "x", "apiCall": {"service": {"url": f"http://{host}/service"}}}]
+    registry = [{"name": "x", "imageRegistry": {"reference": f"{host}/a/b:v1"}}]
+    wanted = {"key": "{{ x }}", "operator": "Equals", "value": "y"}
+    called = validating(
+        "http",
+        "variables.x == 1",
+        matchConstraints=everything,
+        variables=[{"name": "x", "expression": f"http.Get('http://{host}/cel')"}],
+    )
+    looked_up = validating(
+        "image",
+        f"image.GetMetadata('{host}/a/b:v1').digest == 'x'",
+        matchConstraints=everything,
+    )
+    signed = image_check(f"verifyImageSignatures('{host}/a/b:v1', [attestors.n]) > 0")
+    verdict = cli.validate(
+        [
+            legacy("service", deny(wanted) | {"match": leases, "context": service}, background=False),
+            legacy("registry", deny(wanted) | {"match": leases, "context": registry}, background=False),
+            policy(
+                "ClusterCleanupPolicy",
+                "service",
+                CLEANUP | {"match": leases, "context": service, "conditions": {"any": [wanted]}},
+                version=KYVERNO_V2,
+            ),
+            called,
+            looked_up,
+            policy("ImageValidatingPolicy", "signed", signed | {"matchConstraints": everything}),
+        ]
+    )
+    assert recorder.asked == []  # type: ignore[attr-defined]
+    assert verdict == Verdict()
+
+
+def script(directory: Path, *lines: str) -> Path:
+    """A program in the place of the CLI, for the faults that the real one has no switch for."""
+    path = directory / "kyverno"
+    path.write_text("\n".join(["#!/bin/sh", *lines, ""]))
+    path.chmod(0o755)
+    return path
+
+
+def failure(program: Path, *, timeout_seconds: float = 60) -> Failure:
+    with pytest.raises(Failure) as caught:
+        KyvernoCli(program, timeout_seconds=timeout_seconds).validate([legacy("any", rule())])
+    assert "VALIDATE_POLICIES=false" in caught.value.hint
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    ("lines", "words"),
+    [
+        (["kill -KILL $$"], r"was killed \(SIGKILL\), as happens when memory runs out"),
+        (["sh -c 'kill -KILL $$'", "exit $?"], r"was killed \(SIGKILL\)"),
+        (["kill -TERM $$"], "was ended by SIGTERM"),
+        (["echo out; echo oh no >&2; exit 7"], "ended with exit code 7"),
+        (["echo hello"], "makes no sense"),
+        (["exit 0"], "makes no sense"),
+        (["echo 'Error: unknown flag: --remove-color' >&2; exit 1"], "makes no sense"),
+        (["exec yes"], "printed more than 32 MiB"),
+        (["exec yes >&2"], "printed more than 32 MiB"),
+    ],
+    ids=["killed", "killed-in-a-shell", "terminated", "exit-7", "garbage", "silent", "other-flags", "out", "err"],
+)
+def test_a_cli_that_fails_by_itself_judges_nothing(tmp_path: Path, lines: list[str], words: str) -> None:
+    caught = failure(script(tmp_path, *lines))
+    assert isinstance(caught, InvalidPolicies)
+    assert caught.code is ExitCode.INVALID_POLICY
+    assert re.search(words, caught.message)
+    assert "no policy was validated and nothing was written" in caught.message
+
+
+def test_the_last_words_of_a_failing_cli_are_quoted(tmp_path: Path) -> None:
+    caught = failure(script(tmp_path, "echo oh no >&2", "exit 7"))
+    assert caught.details == ("It printed: oh no",)
+
+
+def test_a_cli_that_hangs_is_stopped_with_all_that_it_started(tmp_path: Path) -> None:
+    started = tmp_path / "started"
+    os.mkfifo(started)
+    program = script(tmp_path, "sleep 600 &", f"echo $$ $! >{started}", "wait")
+    with start_validation(program, timeout_seconds=1) as validation:
+        parent, child = map(int, started.read_text().split())
+        _, stderr = validation.communicate(timeout=60)
+    assert "did not end within 1 seconds, so it was stopped" in stderr
+    assert has_ended(parent)
+    assert has_ended(child)
+
+
+def test_an_interrupt_stops_the_cli_too(tmp_path: Path) -> None:
+    started = tmp_path / "started"
+    os.mkfifo(started)
+    program = script(tmp_path, f"echo $$ >{started}", "exec sleep 600")
+    with start_validation(program, timeout_seconds=300) as validation:
+        child = int(started.read_text())
+        assert os.getsid(child) != os.getsid(validation.pid)
+        validation.send_signal(signal.SIGINT)
+        _, stderr = validation.communicate(timeout=60)
+    assert "KeyboardInterrupt" in stderr
+    assert has_ended(child)
+
+
+def start_validation(program: Path, *, timeout_seconds: float) -> subprocess.Popen[str]:
+    """Validate one policy in a process of its own, as the applier would."""
+    code = (
+        "import sys; from pathlib import Path; from applier.kyverno_cli import KyvernoCli\n"
+        "from tests.e2e.test_kyverno_cli import legacy, rule\n"
+        "KyvernoCli(Path(sys.argv[1]), timeout_seconds=float(sys.argv[2])).validate([legacy('any', rule())])"
+    )
+    arguments = [sys.executable, "-c", code, str(program), str(timeout_seconds)]
+    return subprocess.Popen(arguments, cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+
+def has_ended(pid: int) -> bool:
+    """Whether nothing runs under that number any more; a zombie waits for its parent only."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except FileNotFoundError:
+        return True
+
+
+def test_want_of_memory_is_said_to_be_that(tmp_path: Path) -> None:
+    caught = failure(script(tmp_path, "ulimit -v 500000", f'exec {tool("kyverno")} "$@"'))
+    assert isinstance(caught, InvalidPolicies)
+    assert "ran out of memory" in caught.message
+    assert "Give the container more memory." in caught.hint
+
+
+def test_what_is_no_program_is_a_wrong_setting(tmp_path: Path) -> None:
+    program = tmp_path / "kyverno"
+    program.write_bytes(b"\x7fELF nonsense")
+    program.chmod(0o755)
+    caught = failure(program)
+    assert isinstance(caught, ConfigurationError)
+    assert "cannot be run: Exec format error" in caught.message
+
+
+@pytest.mark.parametrize("group", ["legacy", "cel"])
+def test_what_is_dropped_in_silence_is_not_valid(tmp_path: Path, group: str) -> None:
+    # The real CLI, on a file that was emptied behind its back: it says nothing of it.
+    program = script(tmp_path, '[ "$1" = apply ] && : >p1.yaml', f'exec {tool("kyverno")} "$@"')
+    policies = [
+        legacy(f"p{number}", rule()) if group == "legacy" else validating(f"p{number}", LABELLED) for number in range(3)
+    ]
+    verdict = KyvernoCli(program).validate(policies)
+    assert verdict.findings == ()
+    assert verdict.unjudged == ((policies[1].identity, "the kyverno CLI did not say that it loaded it"),)
+
+
+def test_a_file_that_vanishes_is_an_error(tmp_path: Path) -> None:
+    program = script(tmp_path, "rm -f p0.yaml", f'exec {tool("kyverno")} "$@"')
+    (finding,) = KyvernoCli(program).validate([legacy("gone", rule())]).findings
+    assert "no such file" in finding.problem.message
+
+
+def test_nothing_of_our_environment_reaches_the_cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FAIRWINDS_TOKEN", "secret")
+    seen = tmp_path / "seen"
+    program = script(tmp_path, f"env >{seen}; pwd >>{seen}; ls -ld . >>{seen}", "exit 3")
+    failure(program)
+    text = seen.read_text()
+    assert "secret" not in text
+    assert "drwx------" in text
+    directory = re.search(r"^HOME=(.*)$", text, re.MULTILINE)
+    assert directory is not None
+    assert f"\n{directory[1]}\n" in text
+    assert not Path(directory[1]).exists()
+
+
+def test_the_cli_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(ConfigurationError) as caught:
+        KyvernoCli.find()
+    assert caught.value.code is ExitCode.CONFIGURATION
+    assert "VALIDATE_POLICIES=false skips this layer, and only this one." in caught.value.hint
+    plugin = tmp_path / "kubectl-kyverno"
+    script(tmp_path).rename(plugin)
+    assert KyvernoCli.find() == plugin
+    program = script(tmp_path)
+    assert KyvernoCli.find() == program
+    assert KyvernoCli.find(str(plugin)) == plugin
+    with pytest.raises(ConfigurationError, match="not a program that can be run"):
+        KyvernoCli.find(str(tmp_path / "nowhere"))
+
+
+def test_the_version_is_known(cli: KyvernoCli) -> None:
+    assert cli.version() == "1.19.1"
+    assert cli.version_warning() == ""
+
+
+def test_another_version_is_worth_a_warning(tmp_path: Path) -> None:
+    program = script(tmp_path, "echo 'Version: v1.15.0'")
+    assert "version 1.15.0" in KyvernoCli(program).version_warning()
+
+
+def test_a_cli_without_a_version_is_none(tmp_path: Path) -> None:
+    with pytest.raises(InvalidPolicies, match="does not say its version"):
+        KyvernoCli(script(tmp_path, "echo hello")).version()

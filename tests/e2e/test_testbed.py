@@ -1,7 +1,8 @@
-"""The embedded control plane: that it is what tests take it for, and that nothing of it is ever left behind."""
+"""The embedded control plane: that it is what tests take it for, and that nothing of it is left behind."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import select
@@ -107,7 +108,7 @@ def directory(tmp_path: Path) -> Iterator[Path]:
     """Where a test puts a cluster that it may fail to end."""
     place = tmp_path / "c"
     yield place
-    if place.exists():
+    with contextlib.suppress(ConfigurationError):
         ClusterDirectory(place).end()
 
 
@@ -134,9 +135,7 @@ class TestBase:
         answers = [cluster.api.ask("GET", cluster.api.path_of(document)).status_code for document in made]
         assert answers == [404, 404, 404]
 
-    def test_two_clusters_at_once_are_never_taken_for_one(
-        self, cluster: ControlPlane, own_plane: ControlPlane
-    ) -> None:
+    def test_two_clusters_at_once_are_never_taken_for_one(self, cluster: ControlPlane, own_plane: ControlPlane) -> None:
         assert not set(uids(cluster)) & set(uids(own_plane))
         assert not set(cluster.tokens.values()) & set(own_plane.tokens.values())
         own_plane.api.apply(policy("only-here"))
@@ -165,17 +164,14 @@ class TestBase:
     def test_killed_store_comes_back_with_its_data(self, own_plane: ControlPlane) -> None:
         own_plane.api.apply(policy("kept"))
         own_plane.kill("etcd")
-        assert not own_plane.api.answers("/readyz")
+        assert run("status", "--dir", str(own_plane.directory.path)).returncode == ExitCode.UNAVAILABLE
         own_plane.restart("etcd")
-        own_plane.restart("kube-apiserver")
         assert own_plane.api.answers(own_plane.api.path_of(policy("kept")))
 
 
 @pytest.mark.jobs
 def test_job_completes(jobs_plane: ControlPlane) -> None:
-    template = {
-        "spec": {"restartPolicy": "Never", "containers": [{"name": "c", "image": "example.invalid/none:1"}]}
-    }
+    template = {"spec": {"restartPolicy": "Never", "containers": [{"name": "c", "image": "example.invalid/none:1"}]}}
     job = {
         "apiVersion": "batch/v1",
         "kind": "Job",
@@ -242,9 +238,7 @@ class TestEnding:
     @pytest.mark.parametrize(
         ("number", "code"), [(signal.SIGINT, ExitCode.INTERRUPTED), (signal.SIGTERM, ExitCode.TERMINATED)]
     )
-    def test_interrupted_up_leaves_nothing_running(
-        self, directory: Path, number: signal.Signals, code: int
-    ) -> None:
+    def test_interrupted_up_leaves_nothing_running(self, directory: Path, number: signal.Signals, code: int) -> None:
         state = self._break_off(directory, number, expected=code)
         assert not list(processes.marked(state.mark))
 
@@ -343,9 +337,7 @@ class TestRefusals:
         with pytest.raises(RemoteError, match=r"is not built[\s\S]*Run `ci/tools`"):
             ControlPlane.start(directory, binaries=tmp_path)
 
-    @pytest.mark.parametrize(
-        "arguments", [("up",), ("up", "--dir", "/tmp/x", "--with", "nonsense"), ("what",)]
-    )
+    @pytest.mark.parametrize("arguments", [("up",), ("up", "--dir", "/tmp/x", "--with", "nonsense"), ("what",)])
     def test_wrong_usage(self, arguments: tuple[str, ...]) -> None:
         assert run(*arguments).returncode == ExitCode.USAGE
 

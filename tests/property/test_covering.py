@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import fnmatch
-import re
-from collections.abc import Callable
 from typing import Final
 
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -21,19 +18,6 @@ LABELS: Final = st.dictionaries(st.sampled_from("kl"), st.sampled_from("xyz"), m
 
 def matches(pattern: str, text: str) -> bool:
     return fnmatch.fnmatchcase(text, pattern)
-
-
-def matches_or_nothing(pattern: str, text: str) -> bool:
-    """The same where `?` may stand for nothing."""
-    regex = "".join({"*": ".*", "?": ".?"}.get(character, character) for character in pattern)
-    return re.fullmatch(regex, text) is not None
-
-
-@pytest.mark.parametrize("reads", [matches, matches_or_nothing])
-@given(wide=PATTERNS, narrow=PATTERNS, text=st.text("ab", max_size=5))
-def test_patterns(reads: Callable[[str, str], bool], wide: str, narrow: str, text: str) -> None:
-    if covering.patterns([wide], [narrow]) and reads(narrow, text):
-        assert reads(wide, text)
 
 
 @given(pattern=PATTERNS)
@@ -57,9 +41,7 @@ EXPRESSIONS: Final = st.one_of(
             "values": st.lists(st.sampled_from("xyz"), min_size=1, max_size=2),
         }
     ),
-    st.fixed_dictionaries(
-        {"key": st.sampled_from("kl"), "operator": st.sampled_from(["Exists", "DoesNotExist"])}
-    ),
+    st.fixed_dictionaries({"key": st.sampled_from("kl"), "operator": st.sampled_from(["Exists", "DoesNotExist"])}),
 )
 SELECTORS: Final = st.fixed_dictionaries(
     {}, optional={"matchLabels": LABELS, "matchExpressions": st.lists(EXPRESSIONS, max_size=2)}
@@ -147,11 +129,9 @@ def passes(one: JsonObject, request: JsonObject) -> bool:
         return False
     return all(
         (
-            not resources.get("kinds")
-            or any(request["kind"] in KIND_PATTERNS[it] for it in resources["kinds"]),
+            not resources.get("kinds") or any(request["kind"] in KIND_PATTERNS[it] for it in resources["kinds"]),
             not resources.get("names") or any(matches(it, request["name"]) for it in resources["names"]),
-            not resources.get("namespaces")
-            or any(matches(it, request["namespace"]) for it in resources["namespaces"]),
+            not resources.get("namespaces") or any(matches(it, request["namespace"]) for it in resources["namespaces"]),
             not resources.get("operations") or request["operation"] in resources["operations"],
             "selector" not in resources or selects(resources["selector"], request["labels"]),
             "roles" not in one or request["role"] in one["roles"],
@@ -167,7 +147,7 @@ def in_block(block: JsonObject, request: JsonObject) -> bool:
     return bool(block) and passes(block, request)
 
 
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=600, deadline=None)
 @given(wide=BLOCKS, narrow=BLOCKS, request=REQUESTS)
 def test_match_blocks(wide: JsonObject, narrow: JsonObject, request: JsonObject) -> None:
     assert matching.match_block(wide, wide)
@@ -250,7 +230,7 @@ def under(rule: JsonObject, request: JsonObject) -> bool:
     )
 
 
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=600, deadline=None)
 @given(wide=CONSTRAINTS, narrow=CONSTRAINTS, request=API_REQUESTS)
 def test_constraints(wide: JsonObject, narrow: JsonObject, request: JsonObject) -> None:
     def included(side: JsonObject) -> bool:

@@ -126,18 +126,14 @@ def test_to_exclude_resources_from_a_cel_policy_never_tightens(real: Corpus) -> 
 
 JSON: Final = st.recursive(
     st.none() | st.booleans() | st.integers(-2, 2) | st.sampled_from(["", "a", "*", "Enforce", "Deny"]),
-    lambda inner: (
-        st.lists(inner, max_size=2) | st.dictionaries(st.sampled_from(["any", "a"]), inner, max_size=2)
-    ),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.sampled_from(["any", "a"]), inner, max_size=2),
     max_leaves=4,
 )
 
 
 def mangled(value: Json, data: st.DataObject) -> Json:
     """The same with one part, wherever, replaced or taken away."""
-    keys = (
-        list(value) if isinstance(value, dict) else list(range(len(value))) if isinstance(value, list) else []
-    )
+    keys = list(value) if isinstance(value, dict) else list(range(len(value))) if isinstance(value, list) else []
     if not keys or data.draw(st.integers(0, 6)) == 0:
         return data.draw(JSON)
     key = data.draw(st.sampled_from(keys))

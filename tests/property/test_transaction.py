@@ -1,4 +1,4 @@
-"""For any two sets of policies and any faults: afterwards the cluster is as before or as wanted, and never in between."""
+"""Whatever the two sets and the fault: afterwards the cluster is as before or as wanted, never in between."""
 
 from __future__ import annotations
 

@@ -51,15 +51,23 @@ def _session(directory: Path, *parts: Part) -> Iterator[ControlPlane]:
 
 
 def wipe(plane: ControlPlane) -> None:
-    """Delete every policy of every managed kind, and the Leases and ConfigMaps outside the system's namespaces."""
-    versions = {
-        group["name"]: group["preferredVersion"]["groupVersion"]
-        for group in plane.api.call("GET", "/apis")["groups"]
-    }
+    """Delete every policy of every managed kind, and each Lease and ConfigMap but the system's own."""
+    versions = _versions(plane)
     for kind in KINDS:
-        _delete_all(plane, versions[kind.group], kind.plural)
+        _delete_all(plane, versions[kind.resource], kind.plural)
     for version, resource in _STATE.items():
         _delete_all(plane, version, resource)
+
+
+def _versions(plane: ControlPlane) -> dict[str, str]:
+    """A group and version that serves each resource, by `<plural>.<group>`."""
+    return {
+        f"{resource['name']}.{group['name']}": version["groupVersion"]
+        for group in plane.api.call("GET", "/apis")["groups"]
+        if group["name"] in {kind.group for kind in KINDS}
+        for version in group["versions"]
+        for resource in plane.api.resources(version["groupVersion"]).values()
+    }
 
 
 def _delete_all(plane: ControlPlane, version: str, resource: str) -> None:

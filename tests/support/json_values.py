@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import Any
 
 from hypothesis import strategies as st
@@ -43,13 +44,5 @@ def normal(value: Any) -> Any:
     if isinstance(value, list):
         return [normal(item) for item in value]
     if isinstance(value, float) and value.is_integer() and abs(value) < 1e21:
-        return int(f"{value:.17g}".partition("e")[0]) if abs(value) < 1e15 else _shortest(value)
+        return int(Decimal(repr(value)))
     return value
-
-
-def _shortest(value: float) -> int:
-    mantissa, _, exponent = repr(value).partition("e")
-    whole, _, fraction = mantissa.partition(".")
-    if not exponent:
-        return int(whole)
-    return int(whole + fraction.ljust(int(exponent), "0")[: int(exponent)])

@@ -111,7 +111,12 @@ def live_object(body: JsonObject, *, owned: bool = True, **metadata: Any) -> Jso
     """The object as a server would hold it."""
     (policy,) = desired(body)
     held = policy.body if owned else body
-    server = {"uid": str(uuid.uuid4()), "resourceVersion": "7", "generation": 1, "creationTimestamp": "2026-01-01T00:00:00Z"}
+    server = {
+        "uid": str(uuid.uuid4()),
+        "resourceVersion": "7",
+        "generation": 1,
+        "creationTimestamp": "2026-01-01T00:00:00Z",
+    }
     return {**held, "metadata": {**held["metadata"], **server, **metadata}, "status": {"ready": True}}
 
 

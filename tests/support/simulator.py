@@ -69,7 +69,8 @@ class SimulatedCluster:
             new["metadata"] |= {"uid": f"uid-{next(self._versions)}"}
             return self._store(identity, new, dry_run=dry_run)
 
-        return self._write(act, dry_run=dry_run)
+        created: JsonObject = self._write(act, dry_run=dry_run)
+        return created
 
     def patch(self, identity: Identity, operations: Sequence[Json], *, dry_run: bool = False) -> JsonObject:
         """See `ports.Cluster`."""
@@ -84,7 +85,8 @@ class SimulatedCluster:
                 raise _refused(409, "Conflict")
             return self._store(identity, patched, dry_run=dry_run)
 
-        return self._write(act, dry_run=dry_run)
+        written: JsonObject = self._write(act, dry_run=dry_run)
+        return written
 
     def delete(self, identity: Identity, *, uid: str, resource_version: str = "", dry_run: bool = False) -> None:
         """See `ports.Cluster`."""

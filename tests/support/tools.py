@@ -1,4 +1,4 @@
-"""Finds the binaries and sources that ci/tools makes; a test that needs one fails where it is missing."""
+"""Finds the binaries that ci/tools makes; a test that needs one fails where it is missing."""
 
 from __future__ import annotations
 
@@ -15,11 +15,3 @@ def tool(name: str) -> Path:
     if not path.exists():
         pytest.fail(f"{path} is missing: run ci/tools")
     return path
-
-
-def source(module: str) -> Path:
-    """The source of that module, such as `kyverno`; fails the test when it has not been fetched."""
-    found = sorted((TOOLCHAIN / "source").glob(f"{module}-v*"))
-    if len(found) != 1 or not found[0].exists():
-        pytest.fail(f"{TOOLCHAIN / 'source'} has no single {module}-v…: run ci/tools")
-    return found[0]

@@ -284,3 +284,11 @@ REFUSED: Final = (
     Refused(text=b"{a:}\n", line=1, column=3, message="found unexpected ':'", kubectl_too=False),
     Refused(text=b"a: !!timestamp 2001-01-01\n", line=1, column=4, message="!!timestamp", kubectl_too=False),
 )
+
+
+#: What is significant to a reader of YAML; put together by chance it makes all kinds of mistakes.
+FRAGMENTS: Final = (
+    *("\n", "\n  ", "\n- ", "\n---\n", "\n...\n", "a: ", "b: ", "- ", "? ", ": ", "[", "]", "{", "}", ", ", "&x ", "*x"),
+    *("<<: ", "!!str ", "!!int ", "!!binary ", "!y ", "|\n", ">-\n", "|2\n", '"', "'", "\\", "\\/", "#", "%YAML 1.2", "\t"),
+    *("\r", "\u2028", "\x85", "\x00", "\ufeff", "\\ud83d", "1", ".inf", "99999999999999999999", '{"a": ', "}"),
+)  # fmt: skip

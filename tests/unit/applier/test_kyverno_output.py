@@ -18,9 +18,7 @@ def sentinel(number: int) -> str:
 
 
 def dropped(error: str) -> str:
-    return (
-        f'{ERROR}:1184 > Non-fatal parsing error for single document error="{error}" logger=kubectl-kyverno\n'
-    )
+    return f'{ERROR}:1184 > Non-fatal parsing error for single document error="{error}" logger=kubectl-kyverno\n'
 
 
 UNKNOWN_FIELD = skipped(
@@ -80,9 +78,7 @@ NAMESPACED_REPORT = (
     '"team-a"},"source":"","results":[{"source":"KyvernoImageValidatingPolicy","policy":"team-a/p1",'
     '"rule":"p1","result":"pass","message":"success"}]}\n'
 )
-MUTATED = (
-    "\npolicy p2 applied to default/Pod/probe:\nkind: Pod\n---\n\n\nMutation:\nMutation has been applied."
-)
+MUTATED = "\npolicy p2 applied to default/Pod/probe:\nkind: Pod\n---\n\n\nMutation:\nMutation has been applied."
 
 
 def test_a_complaint_belongs_to_the_file_before_the_next_sentinel() -> None:
@@ -133,9 +129,7 @@ def test_invalid_policies_are_listed_apart_and_a_reason_may_have_many_lines() ->
 
 
 def test_a_failing_evaluation_is_no_refusal() -> None:
-    reading = output.read(
-        "policy cl -> resource default/Lease/probe failed:\n1 - cl did not match\n" + CLOSING, ""
-    )
+    reading = output.read("policy cl -> resource default/Lease/probe failed:\n1 - cl did not match\n" + CLOSING, "")
     assert not reading.skipped
     assert reading.finished
 
@@ -158,15 +152,11 @@ def test_some_kinds_fail_to_compile_without_the_probe_being_named() -> None:
     assert reading.compile_error.name == "bad-dpol"
     path, message = output.explain(reading.compile_error.reason)
     assert path == ("spec", "conditions", 0, "expression")
-    assert message.endswith(
-        "ERROR: <input>:1:3: found no matching overload for '_+_' applied to '(int, string)'"
-    )
+    assert message.endswith("ERROR: <input>:1:3: found no matching overload for '_+_' applied to '(int, string)'")
 
 
 def test_an_end_that_names_no_policy_is_kept_apart() -> None:
-    reading = output.read(
-        "", sentinel(0) + "Error: failed to apply policies on resource probe (no such kind)\n"
-    )
+    reading = output.read("", sentinel(0) + "Error: failed to apply policies on resource probe (no such kind)\n")
     assert reading.other_error == "no such kind"
     assert reading.compile_error is None
     assert reading.makes_sense

@@ -53,7 +53,9 @@ class Leases:
 
 
 @contextmanager
-def held(leases: Leases, identity: str = "me", *, wait: float = 0, hold: float = 60, stop: Stop | None = None) -> Iterator[None]:
+def held(
+    leases: Leases, identity: str = "me", *, wait: float = 0, hold: float = 60, stop: Stop | None = None
+) -> Iterator[None]:
     with lock.lease(
         leases, namespace="ns", identity=identity, wait=wait, hold=hold, stop=stop or Stop(), durations=FAST
     ):

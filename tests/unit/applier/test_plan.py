@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import pytest
 
@@ -70,7 +71,9 @@ def test_a_policy_that_is_not_owned_is_neither_changed_nor_deleted() -> None:
     found = drafted(desired(cluster_policy("wanted")), held)
     assert actions(found) == {}
     assert codes(found) == [ExitCode.NOT_OWNED]
-    assert actions(drafted(desired(cluster_policy("wanted")), held, adopt=True)) == {"ClusterPolicy/wanted": Action.ADOPT}
+    assert actions(drafted(desired(cluster_policy("wanted")), held, adopt=True)) == {
+        "ClusterPolicy/wanted": Action.ADOPT
+    }
 
 
 @pytest.mark.parametrize(
@@ -80,7 +83,7 @@ def test_a_policy_that_is_not_owned_is_neither_changed_nor_deleted() -> None:
         {"labels": {"app.kubernetes.io/managed-by": "kyverno"}},
     ],
 )
-def test_what_a_controller_keeps_is_never_touched(metadata: dict[str, object]) -> None:
+def test_what_a_controller_keeps_is_never_touched(metadata: dict[str, Any]) -> None:
     held = live(live_object(cluster_policy("kept"), **metadata))
     assert actions(drafted(desired(cluster_policy("other")), held)) == {"ClusterPolicy/other": Action.CREATE}
     assert codes(drafted(desired(cluster_policy("kept")), held, adopt=True)) == [ExitCode.NOT_OWNED]
@@ -143,7 +146,9 @@ def test_an_unreadable_kind_that_is_not_wanted_is_only_noted() -> None:
 def test_a_terminating_policy_is_not_written_and_not_deleted_twice() -> None:
     going = live_object(cluster_policy(), deletionTimestamp="2026-01-01T00:00:00Z", finalizers=["example.com/f"])
     assert codes(drafted(desired(cluster_policy()), live(going))) == [ExitCode.TERMINATING]
-    assert actions(drafted(desired(validating_policy()), live(going))) == {"ValidatingPolicy/require-owner": Action.CREATE}
+    assert actions(drafted(desired(validating_policy()), live(going))) == {
+        "ValidatingPolicy/require-owner": Action.CREATE
+    }
 
 
 def test_without_pruning_nothing_is_deleted() -> None:

@@ -18,7 +18,8 @@ def test_a_sync_that_completed() -> None:
     line = summary.of_outcome(Outcome(applied=(TWO, ONE), updated=()), seconds=5.21)
     assert json.dumps(line, separators=(",", ":")) == (
         '{"level":"info","msg":"Policy sync completed","success":true,"duration":"5.2s",'
-        '"summary":"Applied 2, Updated 0, Removed 0, Failed 0","applied":["one","two"],"updated":[],"removed":[],"failed":[]}'
+        '"summary":"Applied 2, Updated 0, Removed 0, Failed 0",'
+        '"applied":["one","two"],"updated":[],"removed":[],"failed":[]}'
     )
 
 

@@ -12,9 +12,7 @@ from typing import Self
 class RawServer:
     """Listens on loopback; `heads` are the requests' heads, `port` the port. Ends with every connection."""
 
-    def __init__(
-        self, script: Callable[[socket.socket, threading.Event], None], *, speaks_first: bool = False
-    ) -> None:
+    def __init__(self, script: Callable[[socket.socket, threading.Event], None], *, speaks_first: bool = False) -> None:
         self._speaks_first = speaks_first
         self.heads: list[bytes] = []
         self._script = script

@@ -18,9 +18,7 @@ SECRET = "s3cr3t-t0k3n"
 
 
 def config(**changes: Any) -> InsightsConfig:
-    return InsightsConfig.of(
-        **{"host": None, "organization": "acme", "cluster": "prod", "token": SECRET, **changes}
-    )
+    return InsightsConfig.of(**{"host": None, "organization": "acme", "cluster": "prod", "token": SECRET, **changes})
 
 
 def refused(**changes: Any) -> str:
@@ -121,9 +119,7 @@ class TestNames:
         ("field", "setting"),
         [("organization", "FAIRWINDS_ORG (--organization)"), ("cluster", "FAIRWINDS_CLUSTER (--cluster)")],
     )
-    @pytest.mark.parametrize(
-        "value", [None, "", ".", "..", " prod", "prod\n", "pr\x00od", "pr\udc80od", "pr\u2028od"]
-    )
+    @pytest.mark.parametrize("value", [None, "", ".", "..", " prod", "prod\n", "pr\x00od", "pr\udc80od", "pr\u2028od"])
     def test_are_refused_with_their_setting(self, field: str, setting: str, value: str | None) -> None:
         message = refused(**{field: value})
         assert message.startswith(setting)
@@ -144,9 +140,7 @@ class TestNames:
         ],
     )
     def test_stay_one_segment_of_the_path(self, name: str, quoted: str) -> None:
-        assert (
-            config(organization=name).url("x") == f"{DEFAULT_HOST}/v0/organizations/{quoted}/clusters/prod/x"
-        )
+        assert config(organization=name).url("x") == f"{DEFAULT_HOST}/v0/organizations/{quoted}/clusters/prod/x"
         assert config(cluster=name).url("x") == f"{DEFAULT_HOST}/v0/organizations/acme/clusters/{quoted}/x"
 
     def test_name_the_cluster_in_messages(self) -> None:

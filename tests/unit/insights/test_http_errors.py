@@ -11,7 +11,8 @@ import urllib3.exceptions as pool_errors
 from requests import exceptions as request_errors
 
 from renderer.errors import ConfigurationError, RemoteError
-from renderer.insights.http_errors import LIBRARY_ERRORS, MEANINGS, PassingError, failure_of
+from renderer.http import PassingError
+from renderer.insights.http_errors import LIBRARY_ERRORS, MEANINGS, failure_of
 
 
 def library_exceptions() -> list[type[Exception]]:
@@ -38,9 +39,7 @@ def test_there_are_exceptions_to_look_at() -> None:
     assert len(library_exceptions()) > 50
 
 
-@pytest.mark.parametrize(
-    "error", library_exceptions(), ids=lambda error: f"{error.__module__}.{error.__name__}"
-)
+@pytest.mark.parametrize("error", library_exceptions(), ids=lambda error: f"{error.__module__}.{error.__name__}")
 class TestEachException:
     def test_has_a_meaning_of_its_own(self, error: type[Exception]) -> None:
         assert error in MEANINGS, "new in the library: say in http_errors.py what it means"

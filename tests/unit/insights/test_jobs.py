@@ -56,9 +56,7 @@ def test_a_report_is_sent_again_after_a_lost_answer(
 
 
 def test_an_unknown_job_is_named(transport: Transport, config: InsightsConfig) -> None:
-    with pytest.raises(
-        ConfigurationError, match="it knows no job 77 for cluster 'prod' of organization 'acme'"
-    ):
+    with pytest.raises(ConfigurationError, match="it knows no job 77 for cluster 'prod' of organization 'acme'"):
         report_job(transport, config, 77, "running")
 
 
@@ -130,9 +128,7 @@ def test_an_answer_without_sense_is_a_remote_error(config: InsightsConfig) -> No
         elsewhere = replace(config, host=server.url)
         with (
             Transport(elsewhere, environ={}) as transport,
-            pytest.raises(
-                RemoteError, match=r"Could not claim on-demand jobs for cluster 'prod'.*no list of jobs"
-            ),
+            pytest.raises(RemoteError, match=r"Could not claim on-demand jobs for cluster 'prod'.*no list of jobs"),
         ):
             claim_jobs(transport, elsewhere, 1)
 

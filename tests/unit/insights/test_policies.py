@@ -16,15 +16,11 @@ if TYPE_CHECKING:
     from renderer.insights.config import InsightsConfig
 
 
-def test_gives_the_answers_bytes(
-    insights: InsightsStandIn, transport: Transport, config: InsightsConfig
-) -> None:
+def test_gives_the_answers_bytes(insights: InsightsStandIn, transport: Transport, config: InsightsConfig) -> None:
     assert fetch_policies(transport, config) == POLICIES.encode()
     (request,) = insights.requests
     assert request.method == "GET"
-    assert (
-        request.path == "/v0/organizations/acme/clusters/prod/kyverno-policies/with-app-groups-applied/yaml"
-    )
+    assert request.path == "/v0/organizations/acme/clusters/prod/kyverno-policies/with-app-groups-applied/yaml"
     assert request.call == "policies"
 
 
@@ -41,17 +37,13 @@ def test_an_empty_answer_is_given_as_it_is(
     assert fetch_policies(transport, config) == b""
 
 
-def test_a_large_answer_is_whole(
-    insights: InsightsStandIn, transport: Transport, config: InsightsConfig
-) -> None:
+def test_a_large_answer_is_whole(insights: InsightsStandIn, transport: Transport, config: InsightsConfig) -> None:
     policies = POLICIES * 50_000
     insights.publish("prod", policies)
     assert fetch_policies(transport, config) == policies.encode()
 
 
-def test_a_page_for_people_is_an_error(
-    insights: InsightsStandIn, transport: Transport, config: InsightsConfig
-) -> None:
+def test_a_page_for_people_is_an_error(insights: InsightsStandIn, transport: Transport, config: InsightsConfig) -> None:
     insights.fail(Fault.HTML_PAGE)
     with pytest.raises(RemoteError, match="answered with an HTML page") as raised:
         fetch_policies(transport, config)
@@ -60,9 +52,7 @@ def test_a_page_for_people_is_an_error(
     assert len(insights.requests) == 1
 
 
-@pytest.mark.parametrize(
-    "page", ["<!doctype html><p>x", "\n  <!DOCTYPE HTML>", "\ufeff<html lang=en>", "<HTML>"]
-)
+@pytest.mark.parametrize("page", ["<!doctype html><p>x", "\n  <!DOCTYPE HTML>", "\ufeff<html lang=en>", "<HTML>"])
 def test_a_page_is_known_by_its_start_too(
     insights: InsightsStandIn, transport: Transport, config: InsightsConfig, page: str
 ) -> None:

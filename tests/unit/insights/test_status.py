@@ -25,9 +25,7 @@ APPLIED = PolicyStatus(
 )
 
 
-def test_sends_what_insights_takes(
-    insights: InsightsStandIn, transport: Transport, config: InsightsConfig
-) -> None:
+def test_sends_what_insights_takes(insights: InsightsStandIn, transport: Transport, config: InsightsConfig) -> None:
     report_status(transport, config, APPLIED)
     (request,) = insights.requests
     assert (request.method, request.path) == (
@@ -48,9 +46,7 @@ def test_sends_what_insights_takes(
     ]
 
 
-def test_sends_a_failed_deletion(
-    insights: InsightsStandIn, transport: Transport, config: InsightsConfig
-) -> None:
+def test_sends_a_failed_deletion(insights: InsightsStandIn, transport: Transport, config: InsightsConfig) -> None:
     failed = PolicyStatus(
         policy_name="ü",
         action="delete",
@@ -89,9 +85,7 @@ def test_is_sent_again_after_a_lost_answer(
     assert len(insights.statuses) == 1
 
 
-def test_a_refusal_names_the_policy(
-    insights: InsightsStandIn, transport: Transport, config: InsightsConfig
-) -> None:
+def test_a_refusal_names_the_policy(insights: InsightsStandIn, transport: Transport, config: InsightsConfig) -> None:
     insights.fail(Fault.FORBIDDEN)
     with pytest.raises(NotPermitted, match="Could not report the status of policy 'require-labels'"):
         report_status(transport, config, APPLIED)
@@ -99,7 +93,5 @@ def test_a_refusal_names_the_policy(
 
 def test_utc_stays_as_it_is() -> None:
     at = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
-    status = PolicyStatus(
-        policy_name="x", action="apply", status="success", last_applied_at=at, policy_body=""
-    )
+    status = PolicyStatus(policy_name="x", action="apply", status="success", last_applied_at=at, policy_body="")
     assert status.to_json()["lastAppliedAt"] == "2026-01-02T03:04:05Z"

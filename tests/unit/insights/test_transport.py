@@ -19,10 +19,11 @@ import tenacity.nap
 import trustme
 
 from renderer.errors import ConfigurationError, ExitCode, Failure, NotPermitted, RemoteError
+from renderer.http import retry_after_seconds, user_agent
 from renderer.insights.jobs import claim_jobs, report_job
 from renderer.insights.policies import fetch_policies
 from renderer.insights.status import PolicyStatus, report_status
-from renderer.insights.transport import Answer, Call, Limits, Transport, retry_after_seconds, user_agent
+from renderer.insights.transport import Answer, Call, Limits, Transport
 from tests.support.insights import CallName, Fault, InsightsStandIn
 from tests.unit.insights.conftest import BRIEF, POLICIES, TOKEN, config_for
 from tests.unit.insights.rawserver import dripping, saying
@@ -97,9 +98,7 @@ class TestWhatIsSent:
         assert headers["Accept-Encoding"] == "identity"
 
     @pytest.mark.parametrize("name", ["../x", "a/b", "%2e%2e", "a?b", "x;y", "..;/z"])
-    def test_no_name_changes_the_path(
-        self, insights: InsightsStandIn, transport: Transport, name: str
-    ) -> None:
+    def test_no_name_changes_the_path(self, insights: InsightsStandIn, transport: Transport, name: str) -> None:
         failure(transport, get(config_for(insights.url, cluster=name)))
         (request,) = insights.requests
         assert request.cluster == name
@@ -130,9 +129,7 @@ class TestFaultsThatPass:
         assert [request.fault for request in insights.requests[:2]] == [fault, None]
 
     @pytest.mark.parametrize("fault", PASSING)
-    def test_end_after_four_attempts(
-        self, insights: InsightsStandIn, config: InsightsConfig, fault: Fault
-    ) -> None:
+    def test_end_after_four_attempts(self, insights: InsightsStandIn, config: InsightsConfig, fault: Fault) -> None:
         insights.fail(fault, times=9)
         with Transport(config, limits=limits_for(fault), environ={}) as transport:
             error = failure(transport, get(config))
@@ -194,9 +191,7 @@ class TestFaultsThatDoNotPass:
         self, insights: InsightsStandIn, transport: Transport, config: InsightsConfig
     ) -> None:
         with saying(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n") as elsewhere:
-            insights.fail(
-                Fault.REDIRECT, location=f"http://user:pa55@127.0.0.1:{elsewhere.port}/login?key=pa55"
-            )
+            insights.fail(Fault.REDIRECT, location=f"http://user:pa55@127.0.0.1:{elsewhere.port}/login?key=pa55")
             error = failure(transport, get(config))
             assert elsewhere.heads == []
         assert f"a redirect to http://127.0.0.1:{elsewhere.port}/login," in str(error)
@@ -221,9 +216,7 @@ class TestFaultsThatDoNotPass:
 class TestWhatErrorsShow:
     @pytest.mark.parametrize("fault", Fault)
     @pytest.mark.usefixtures("no_waiting")
-    def test_is_never_the_token(
-        self, insights: InsightsStandIn, config: InsightsConfig, fault: Fault
-    ) -> None:
+    def test_is_never_the_token(self, insights: InsightsStandIn, config: InsightsConfig, fault: Fault) -> None:
         location = f"https://{TOKEN}@x.example/{TOKEN}?{TOKEN}"
         insights.fail(fault, times=9, body=f"Bearer {TOKEN} is wrong\nbody", location=location)
         with (
@@ -269,9 +262,7 @@ def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 
 class TestWaiting:
-    def test_grows_and_is_jittered(
-        self, insights: InsightsStandIn, config: InsightsConfig, waits: list[float]
-    ) -> None:
+    def test_grows_and_is_jittered(self, insights: InsightsStandIn, config: InsightsConfig, waits: list[float]) -> None:
         insights.fail(Fault.SERVER_ERROR, times=3)
         with Transport(config, limits=Limits(jitter_seconds=0.25), environ={}) as transport:
             transport.send(get(config))
@@ -305,9 +296,7 @@ class TestWaiting:
         insights.fail(Fault.SERVER_ERROR, times=9)
         # Each look at the clock finds it 40 s later: at the start, at an attempt, in it, and after it.
         seconds = count(0, 40)
-        with Transport(
-            config, limits=Limits(attempts=9), environ={}, clock=lambda: float(next(seconds))
-        ) as transport:
+        with Transport(config, limits=Limits(attempts=9), environ={}, clock=lambda: float(next(seconds))) as transport:
             error = failure(transport, get(config))
         assert "Tried 2 times." in str(error)
         assert len(waits) == 1
@@ -344,9 +333,7 @@ class TestLimits:
             pytest.param(b"HTTP/1.1 200 OK\r\n", b"X: y\r\n", id="headers"),
             pytest.param(b"", b"HTTP/1.1 100 Continue\r\n\r\n", id="continue"),
             pytest.param(b"HTTP/1.1 200 OK\r\nContent-Length: 9999999\r\n\r\n", b"x", id="body"),
-            pytest.param(
-                b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", b"1\r\nx\r\n", id="chunks"
-            ),
+            pytest.param(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", b"1\r\nx\r\n", id="chunks"),
             pytest.param(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1", b";x", id="chunk-size"),
         ],
     )
@@ -413,9 +400,7 @@ class TestProxies:
             monkeypatch.delenv(name.lower(), raising=False)
 
     @pytest.mark.usefixtures("no_waiting")
-    def test_are_taken_from_the_environment(
-        self, insights: InsightsStandIn, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_are_taken_from_the_environment(self, insights: InsightsStandIn, monkeypatch: pytest.MonkeyPatch) -> None:
         config = config_for("http://insights.invalid")
         monkeypatch.setenv("http_proxy", insights.url)
         with Transport(config) as transport:
@@ -449,13 +434,9 @@ class TestProxies:
             assert proxy.heads == []
         assert len(insights.requests) == 1
 
-    @pytest.mark.parametrize(
-        "proxy", ["foo://proxy.example:1", "http://[", "socks5://127.0.0.1:1", "http://:0"]
-    )
+    @pytest.mark.parametrize("proxy", ["foo://proxy.example:1", "http://[", "socks5://127.0.0.1:1", "http://:0"])
     @pytest.mark.usefixtures("no_waiting")
-    def test_that_can_not_be_used_are_a_wrong_setting(
-        self, monkeypatch: pytest.MonkeyPatch, proxy: str
-    ) -> None:
+    def test_that_can_not_be_used_are_a_wrong_setting(self, monkeypatch: pytest.MonkeyPatch, proxy: str) -> None:
         config = config_for("https://insights.invalid")
         monkeypatch.setenv("HTTPS_PROXY", proxy)
         with Transport(config) as transport:

@@ -11,8 +11,14 @@ from renderer.manifest.effect import Direction, Effect, compare
 from renderer.manifest.jsontypes import Json, JsonObject
 from renderer.manifest.kinds import Kind
 
+
+class _Absent:
+    def __repr__(self) -> str:
+        return "absent"  # the same in every process: it is part of the names of tests
+
+
 #: The field is not there.
-ABSENT: Final = object()
+ABSENT: Final = _Absent()
 ON: Final = True
 OFF: Final = False
 

@@ -85,9 +85,7 @@ def test_a_mixed_change_both_tightens_and_loosens() -> None:
 
 
 def test_nothing_changes() -> None:
-    effect = compare(
-        TWO, {**TWO, "apiVersion": "kyverno.io/v2beta1", "status": {"ready": True}}, CLUSTER_POLICY
-    )
+    effect = compare(TWO, {**TWO, "apiVersion": "kyverno.io/v2beta1", "status": {"ready": True}}, CLUSTER_POLICY)
     assert effect.changes == ()
     assert effect.summary == "Nothing changes in what it enforces, matches or does."
     assert not compare(None, None, CLUSTER_POLICY).changes

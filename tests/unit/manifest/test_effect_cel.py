@@ -69,9 +69,7 @@ MATCHING = [
         "loosens EXCLUDES_MORE",
         weakens=True,
     ),
-    case(
-        "matchConstraints", rules(PODS), {"resourceRules": "pods"}, "unknown MATCHES_OTHERWISE", weakens=True
-    ),
+    case("matchConstraints", rules(PODS), {"resourceRules": "pods"}, "unknown MATCHES_OTHERWISE", weakens=True),
     case("matchConditions", ABSENT, [CONDITION], "loosens MATCHES_LESS", weakens=True),
     case("matchConditions", [CONDITION], [CONDITION, OTHER_CONDITION], "loosens MATCHES_LESS", weakens=True),
     case("matchConditions", [CONDITION, OTHER_CONDITION], [OTHER_CONDITION], "tightens MATCHES_MORE"),
@@ -156,9 +154,7 @@ IMAGE_CASES = [
     case(C + "mutateDigest", ABSENT, ON),
     case("validationConfigurations", ABSENT, {}),
     case("matchImageReferences", [{"glob": "a"}], [{"glob": "a"}, {"glob": "b"}], "tightens ENFORCES_MORE"),
-    case(
-        "matchImageReferences", [{"glob": "a"}], [{"glob": "b"}], "unknown ENFORCES_OTHERWISE", weakens=True
-    ),
+    case("matchImageReferences", [{"glob": "a"}], [{"glob": "b"}], "unknown ENFORCES_OTHERWISE", weakens=True),
     case("attestors", [{"name": "a"}], [{"name": "b"}], "unknown ENFORCES_OTHERWISE", weakens=True),
 ]
 
@@ -180,7 +176,7 @@ def test_image_validating_policies(plural: str, one: Case) -> None:
         ("validations", "x", ON),  # what cannot be read counts as enforcing
     ],
 )
-def test_enforces(field: str, value: object, denies: bool) -> None:  # noqa: FBT001 - a column of the table
+def test_enforces(field: str, value: object, denies: bool) -> None:
     assert enforces(put(VALIDATES, field, value), kind(f"validatingpolicies.{G}")) is denies
 
 
@@ -189,10 +185,7 @@ def test_enforces(field: str, value: object, denies: bool) -> None:  # noqa: FBT
 
 def acting(cases: list[Case]) -> list[Case]:
     """The same cases for a policy that denies nothing: they weaken nothing."""
-    return [
-        Case(field=one.field, before=one.before, after=one.after, says=one.says, weakens=False)
-        for one in cases
-    ]
+    return [Case(field=one.field, before=one.before, after=one.after, says=one.says, weakens=False) for one in cases]
 
 
 PATCH: Final = {"patchType": "JSONPatch", "jsonPatch": {"expression": "[]"}}
@@ -350,7 +343,7 @@ def test_admission_policies_and_bindings_that_come_and_go(
     its_kind: Kind,
     starts: str,
     stops: str,
-    weakens: bool,  # noqa: FBT001 - a column of the table
+    weakens: bool,
 ) -> None:
     assert said(compare(None, body, its_kind)) == (starts,)
     assert said(compare(body, None, its_kind)) == (stops,)

@@ -51,6 +51,9 @@ DENYING = [
     case("failurePolicy", ABSENT, "Fail"),
     case("webhookConfiguration.failurePolicy", "Ignore", "Fail", "tightens FAILS_CLOSED"),
     case("webhookTimeoutSeconds", 5, 10, "unknown ENFORCES_OTHERWISE", weakens=True),
+    case("webhookTimeoutSeconds", ABSENT, 10),
+    case(V + "cel.generate", ABSENT, OFF),
+    case(V + "cel.generate", ABSENT, ON, "unknown ENFORCES_OTHERWISE", weakens=True),
     case(
         "webhookConfiguration.matchConditions",
         ABSENT,
@@ -164,9 +167,7 @@ def test_fields_of_a_rule_that_denies(its_kind: Kind, one: Case) -> None:
 
 def test_the_same_loosening_of_a_rule_that_only_reports_does_not_weaken() -> None:
     audit = put(DENY, OWN, "Audit")
-    effect = check(
-        audit, CLUSTER_POLICY, case("rules.0.match", PODS_AND_SERVICES, PODS, "loosens MATCHES_LESS")
-    )
+    effect = check(audit, CLUSTER_POLICY, case("rules.0.match", PODS_AND_SERVICES, PODS, "loosens MATCHES_LESS"))
     assert effect.loosens
 
 
@@ -256,7 +257,7 @@ def test_an_action_of_the_rule_counts_before_the_policy_and_its_overrides() -> N
         (OWN, "Block", True),
     ],
 )
-def test_enforces(field: str, value: object, denies: bool) -> None:  # noqa: FBT001 - a column of the table
+def test_enforces(field: str, value: object, denies: bool) -> None:
     assert enforces(put(DENY, field, value), CLUSTER_POLICY) is denies
 
 
@@ -272,9 +273,9 @@ GENERATES: Final[JsonObject] = {
     "generate": {"kind": "ConfigMap", "apiVersion": "v1", "synchronize": True, "data": {"a": "b"}},
 }
 AUDITS: Final = {**RULE, "name": "audits", "validate": {**RULE["validate"], "failureAction": "Audit"}}
-ORPHANS: Final = put(policy({"rules": [GENERATES]}), "rules.0.generate.orphanDownstreamOnPolicyDelete", ON)[
-    "spec"
-]["rules"][0]
+ORPHANS: Final = put(policy({"rules": [GENERATES]}), "rules.0.generate.orphanDownstreamOnPolicyDelete", ON)["spec"][
+    "rules"
+][0]
 
 RULES = [
     case("rules", [RULE], [RULE, SECOND], "tightens ENFORCES"),
@@ -371,6 +372,7 @@ E: Final = "rules.0.verifyImages.0."
 IMAGE_CASES = [
     case(E + "required", ABSENT, OFF, "loosens ENFORCES_LESS", weakens=True),
     case(E + "required", ABSENT, ON),
+    case(E + "useCache", ABSENT, ON),
     case(E + "verifyDigest", ON, OFF, "loosens ENFORCES_LESS", weakens=True),
     case(E + "mutateDigest", OFF, ON, "tightens ENFORCES_MORE"),
     case(E + "imageReferences", ["ghcr.io/acme/*"], ["ghcr.io/*"], "tightens ENFORCES_MORE"),

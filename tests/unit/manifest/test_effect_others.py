@@ -116,9 +116,7 @@ def test_exceptions_that_come_and_go(body: JsonObject, its_kind: Kind) -> None:
 
 def test_an_exception_names_three_policies_at_most() -> None:
     many = put(EXEMPTS, "exceptions", [excepted(name, "*") for name in "abcde"])
-    assert (
-        compare(None, many, LEGACY).summary == "The exception now exempts resources from a, b, c and 2 more."
-    )
+    assert compare(None, many, LEGACY).summary == "The exception now exempts resources from a, b, c and 2 more."
 
 
 # --- clean-up --------------------------------------------------------------------------------------
@@ -129,9 +127,7 @@ CLEANUP = [
     case("match", PODS, A_PODS, "loosens DELETES_LESS"),
     case("exclude", ABSENT, A_PODS, "loosens DELETES_LESS"),
     case("exclude", A_PODS, PODS, "loosens DELETES_LESS"),
-    case(
-        "conditions", {"any": [{"key": "a"}]}, {"any": [{"key": "a"}, {"key": "b"}]}, "tightens DELETES_MORE"
-    ),
+    case("conditions", {"any": [{"key": "a"}]}, {"any": [{"key": "a"}, {"key": "b"}]}, "tightens DELETES_MORE"),
     case("conditions", {"all": [{"key": "a"}]}, {"all": [{"key": "b"}]}, "unknown DELETES_OTHERWISE"),
     case("schedule", "0 0 * * *", "* * * * *", "unknown DELETES_OTHERWISE"),
     case("context", ABSENT, [{"name": "a"}], "unknown DELETES_OTHERWISE"),

@@ -37,16 +37,44 @@ def test_no_document_is_no_policy() -> None:
         ("apiVersion: kyverno.io/v1\nmetadata: {name: x}", 7, "kind: is missing"),
         ("apiVersion: kyverno.io/v1\nkind: ClusterPolicy", 7, "metadata: is missing"),
         ("apiVersion: kyverno.io/v1\nkind: ClusterPolicy\nmetadata: {}", 9, "metadata.name: is missing"),
-        ("apiVersion: kyverno.io/v1\nkind: ClusterPolicy\nmetadata:\n  name: 7", 10, "metadata.name: is a number, not text"),
-        ("apiVersion: kyverno.io/v1\nkind: ClusterPolicy\nmetadata:\n  name: ../x", 10, "is not a name that Kubernetes"),
-        ("apiVersion: kyverno.io/v1\nkind: ClusterPolicy\nmetadata:\n  name: Upper", 10, "is not a name that Kubernetes"),
+        (
+            "apiVersion: kyverno.io/v1\nkind: ClusterPolicy\nmetadata:\n  name: 7",
+            10,
+            "metadata.name: is a number, not text",
+        ),
+        (
+            "apiVersion: kyverno.io/v1\nkind: ClusterPolicy\nmetadata:\n  name: ../x",
+            10,
+            "is no Kubernetes name",
+        ),
+        (
+            "apiVersion: kyverno.io/v1\nkind: ClusterPolicy\nmetadata:\n  name: Upper",
+            10,
+            "is no Kubernetes name",
+        ),
         (f"apiVersion: kyverno.io/v1\nkind: ClusterPolicy\nmetadata:\n  name: {'a' * 300}", 10, "300 characters"),
-        ('apiVersion: kyverno.io/v1\nkind: ClusterPolicy\nmetadata:\n  name: "a\\0b"', 10, "is not a name"),
-        ("apiVersion: kyverno.io/v1\nkind: Policy\nmetadata:\n  name: x\n  namespace: a/b", 11, "is not a name"),
-        ("apiVersion: kyverno.io/v1\nkind: UpdateRequest\nmetadata: {name: x}", 8, "is not a kind that is managed here"),
+        ('apiVersion: kyverno.io/v1\nkind: ClusterPolicy\nmetadata:\n  name: "a\\0b"', 10, "is no Kubernetes name"),
+        (
+            "apiVersion: kyverno.io/v1\nkind: Policy\nmetadata:\n  name: x\n  namespace: a/b",
+            11,
+            "is no Kubernetes name",
+        ),
+        (
+            "apiVersion: kyverno.io/v1\nkind: UpdateRequest\nmetadata: {name: x}",
+            8,
+            "is not a kind that is managed here",
+        ),
         ("apiVersion: v1\nkind: Secret\nmetadata: {name: x}", 7, "v1 Secret is not a policy"),
-        ("apiVersion: kyverno.io/v1\nkind: ClusterPolicy\nmetadata:\n  name: x\n  labels: {a: 1}", 11, "metadata.labels.a"),
-        ("apiVersion: kyverno.io/v1\nkind: ClusterPolicy\nmetadata:\n  name: x\n  annotations: [a]", 11, "is a list, not a map"),
+        (
+            "apiVersion: kyverno.io/v1\nkind: ClusterPolicy\nmetadata:\n  name: x\n  labels: {a: 1}",
+            11,
+            "metadata.labels.a",
+        ),
+        (
+            "apiVersion: kyverno.io/v1\nkind: ClusterPolicy\nmetadata:\n  name: x\n  annotations: [a]",
+            11,
+            "is a list, not a map",
+        ),
         ("apiVersion: kyverno.io/v1\nkind: ClusterPolicy\nmetadata:\n  generateName: x-", 9, "is not allowed"),
         ("a: [", 8, ""),
         ("a: 1\na: 2", 8, ""),
@@ -100,6 +128,8 @@ def test_owned_means_the_exact_value(owner: object) -> None:
 
 
 def test_what_only_the_server_sets_is_not_rendered() -> None:
-    body = cluster_policy(uid="u", resourceVersion="1", generation=3, creationTimestamp="x", managedFields=[], namespace="n")
+    body = cluster_policy(
+        uid="u", resourceVersion="1", generation=3, creationTimestamp="x", managedFields=[], namespace="n"
+    )
     found = content({**body, "status": {"ready": True}}, identity_of(body).kind)
     assert found == cluster_policy()

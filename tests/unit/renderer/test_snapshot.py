@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from renderer import snapshot
+from renderer.directory import Changed
 from renderer.errors import ConfigurationError, SnapshotError
 from renderer.manifest.jsontypes import JsonObject
 from tests.support.policies import cluster_policy, desired, exception, validating_policy
@@ -17,7 +18,7 @@ POLICIES = (cluster_policy("one"), validating_policy("two"), exception("three", 
 ONE = "clusterpolicies.kyverno.io/one.yaml"
 
 
-def write(directory: Path, *bodies: JsonObject) -> snapshot.Changed:
+def write(directory: Path, *bodies: JsonObject) -> Changed:
     files = snapshot.render_files(desired(*bodies), organization="acme", cluster="prod")
     return snapshot.write(directory, files)
 
@@ -81,7 +82,13 @@ def test_both_ways_of_writing_give_the_same_tree(
         monkeypatch.chdir(target)  # the caller's own working directory is not exchanged under its feet
     write(target, cluster_policy("one"), cluster_policy("four"))
     assert (target.stat().st_ino == inode) is in_place
-    assert tree(target).keys() == {ONE, "clusterpolicies.kyverno.io/four.yaml", "OWNERS", "kustomization.yaml", "snapshot.lock"}
+    assert tree(target).keys() == {
+        ONE,
+        "clusterpolicies.kyverno.io/four.yaml",
+        "OWNERS",
+        "kustomization.yaml",
+        "snapshot.lock",
+    }
     assert len(snapshot.read(target).policies) == 2
     assert sorted(path.name for path in target.iterdir()) == [
         "OWNERS", "clusterpolicies.kyverno.io", "kustomization.yaml", "snapshot.lock",
@@ -104,7 +111,10 @@ def edit_lock(change: Callable[[JsonObject], object]) -> Callable[[Path], None]:
         (lambda d: (d / ONE).unlink(), f"{ONE}: is missing"),
         (lambda d: (d / "extra.yaml").write_text("a: 1\n"), "extra.yaml: is not listed"),
         (lambda d: (d / "deep").mkdir() or (d / "deep/x.JSON").write_text("{}"), "deep/x.JSON: is not listed"),
-        (lambda d: (d / "kustomization.yaml").write_text("resources: []\n"), "kustomization.yaml: is missing or was edited"),
+        (
+            lambda d: (d / "kustomization.yaml").write_text("resources: []\n"),
+            "kustomization.yaml: is missing or was edited",
+        ),
         (lambda d: (d / "kustomization.yaml").unlink(), "kustomization.yaml: is missing or was edited"),
         (lambda d: (d / "snapshot.lock").unlink(), "holds no snapshot.lock"),
         (lambda d: (d / "snapshot.lock").write_text("{"), "not valid JSON"),
@@ -164,7 +174,12 @@ def test_a_place_that_cannot_be_written_is_one_clear_error(tmp_path: Path) -> No
 
 
 def test_names_that_no_file_can_have_still_have_their_own_file(tmp_path: Path) -> None:
-    bodies = [cluster_policy("a" * 253), cluster_policy("a" * 252 + "b"), cluster_policy("nul"), cluster_policy("con.x")]
+    bodies = [
+        cluster_policy("a" * 253),
+        cluster_policy("a" * 252 + "b"),
+        cluster_policy("nul"),
+        cluster_policy("con.x"),
+    ]
     write(tmp_path, *bodies)
     assert len(snapshot.read(tmp_path).policies) == 4
     assert (tmp_path / "clusterpolicies.kyverno.io" / "nul~.yaml").is_file()

@@ -1,0 +1,31 @@
+"""What all tests share."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+pytest_plugins = ["tests.support.cluster", "tests.support.programs"]
+
+
+@pytest.fixture(autouse=True)
+def _no_settings_of_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No variable that our programs read reaches a test from outside."""
+    for name in list(os.environ):
+        if name.startswith(("FAIRWINDS_", "INSIGHTS_")) or name in _SETTINGS:
+            monkeypatch.delenv(name)
+
+
+_SETTINGS = frozenset(
+    [
+        "DRY_RUN",
+        "VALIDATE_POLICIES",
+        "SYNC_INTERVAL",
+        "LOCK_TIMEOUT",
+        "LOG_LEVEL",
+        "JOB_TYPE",
+        "ON_FAILURE",
+        "KUBECONFIG",
+    ]
+)
