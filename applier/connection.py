@@ -83,7 +83,7 @@ class Connection:
                 if found:
                     config.load_kube_config(
                         os.pathsep.join(files),
-                        context,
+                        context or _current_context(files),
                         client_configuration=configuration,
                         persist_config=False,
                     )
@@ -182,6 +182,16 @@ class Connection:
             )
         value = token or basic
         return {"Authorization": value} if value else {}
+
+
+def _current_context(files: Sequence[str]) -> str | None:
+    """The context that the first file which names one names, as with kubectl; the library would take the last."""
+    for name in files:
+        path = Path(name).expanduser()
+        loaded = yaml.safe_load(path.read_bytes()) if path.is_file() else None
+        if isinstance(loaded, dict) and loaded.get("current-context"):
+            return str(loaded["current-context"])
+    return None
 
 
 @contextmanager

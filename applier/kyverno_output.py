@@ -108,6 +108,8 @@ _FIELD: Final = re.compile(r"(?<![\w.])(?:spec|metadata)(?:\.[A-Za-z]\w*|\[\d+\]
 _FIELD_PART: Final = re.compile(r"\[(\d+)\]|([A-Za-z]\w*)")
 # The CLI repeats the whole rule that it refuses.
 _WHOLE_VALUE: Final = re.compile(r"(Invalid value: )(\{.*\}|\[.*\]): ", re.DOTALL)
+# Printed in another order each time.
+_CHOICES: Final = re.compile(r"(?<=valid values: \[)[^\]]*")
 _MESSAGE_LIMIT: Final = 600
 _CRASH_LIMIT: Final = 150
 
@@ -177,6 +179,7 @@ def explain(reason: str) -> tuple[tuple[str | int, ...], str]:
     if found and text.startswith(f"{found[0]}: "):
         text = text[found.end() + 2 :]
     text = _WHOLE_VALUE.sub(r"\1", text)
+    text = _CHOICES.sub(lambda choices: " ".join(sorted(choices[0].split(" "))), text)
     lines = [line.strip() for line in text.splitlines() if not line.startswith(" | ")]
     text = "; ".join(filter(None, lines))
     if len(text) > _MESSAGE_LIMIT:

@@ -8,6 +8,7 @@ import selectors
 import signal
 import subprocess
 import tempfile
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -48,27 +49,15 @@ class KyvernoProcess:
         Raises ConfigurationError when it cannot be started, and InvalidPolicies when it was killed, took too
         long, printed more than 32 MiB or ended with a code that the CLI does not have.
         """
-        # A session of its own keeps a Ctrl-C at our terminal from it until we have decided.
+        process: subprocess.Popen[bytes] | None = None
         try:
-            process = subprocess.Popen(
-                [str(self.path), *arguments],
-                cwd=directory,
-                env=_environment(directory),
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                start_new_session=True,
-            )
-        except OSError as error:
-            msg = f"The kyverno CLI {self.path} cannot be run: {error.strerror or error}."
-            raise ConfigurationError(msg, hint=f"Install one for this platform. {SKIP_HINT}") from error
-        with process:
-            try:
-                printed = self._drain(process)
-            except BaseException:
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(process.pid, signal.SIGKILL)
-                raise
+            with _undisturbed():
+                process = self._start(arguments, directory)
+            printed = self._follow(process)
+        except BaseException:
+            if process is not None:
+                _kill(process)
+            raise
         self._refuse_failure(process.returncode, printed)
         return printed
 
@@ -80,18 +69,36 @@ class KyvernoProcess:
             hint=f"{hint} {SKIP_HINT}".strip(),
         )
 
-    def _drain(self, process: subprocess.Popen[bytes]) -> Printed:
-        """Read both pipes to their ends, so that neither fills up."""
+    def _start(self, arguments: Sequence[str], directory: Path) -> subprocess.Popen[bytes]:
+        # A session of its own keeps a Ctrl-C at our terminal from it until we have decided.
+        try:
+            return subprocess.Popen(
+                [str(self.path), *arguments],
+                cwd=directory,
+                env=_environment(directory),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                start_new_session=True,
+            )
+        except OSError as error:
+            msg = f"The kyverno CLI {self.path} cannot be run: {error.strerror or error}."
+            raise ConfigurationError(msg, hint=f"Install one for this platform. {SKIP_HINT}") from error
+
+    def _follow(self, process: subprocess.Popen[bytes]) -> Printed:
+        """Read both pipes to their ends, so that neither fills up, and wait for its end."""
         deadline = time.monotonic() + self.timeout_seconds
         pipes = [pipe for pipe in (process.stdout, process.stderr) if pipe]
         texts = {pipe.fileno(): bytearray() for pipe in pipes}
-        with selectors.DefaultSelector() as selector:
+        with contextlib.ExitStack() as stack:
+            selector = stack.enter_context(selectors.DefaultSelector())
             for pipe in pipes:
+                stack.enter_context(pipe)
                 selector.register(pipe, selectors.EVENT_READ)
             while selector.get_map():
                 ready = selector.select(max(0.0, deadline - time.monotonic()))
                 if not ready:
-                    self.fail(f"did not end within {self.timeout_seconds:g} seconds, so it was stopped")
+                    self._fail_slow()
                 for key, _ in ready:
                     chunk = os.read(key.fd, 65536)
                     if not chunk:
@@ -99,8 +106,15 @@ class KyvernoProcess:
                     texts[key.fd] += chunk
                 if sum(map(len, texts.values())) > _OUTPUT_LIMIT_BYTES:
                     self.fail(f"printed more than {_OUTPUT_LIMIT_BYTES // 1024**2} MiB, so it was stopped")
+        try:
+            process.wait(max(0.0, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            self._fail_slow()
         stdout, stderr = (text.decode(errors="replace") for text in texts.values())
         return Printed(stdout=stdout, stderr=stderr)
+
+    def _fail_slow(self) -> NoReturn:
+        self.fail(f"did not end within {self.timeout_seconds:g} seconds, so it was stopped")
 
     def _refuse_failure(self, code: int, printed: Printed) -> None:
         """Let only those ends pass in which the CLI may have said something of the policies.
@@ -135,6 +149,37 @@ def private_directory() -> Iterator[Path]:
         f"No directory is writable for the kyverno CLI; tried were {', '.join(filter(None, places))}.",
         hint="Mount an emptyDir at /tmp, or set TMPDIR.",
     )
+
+
+@contextlib.contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Hold SIGINT and SIGTERM back until the block has ended: a process half started could not be ended.
+
+    Python handles signals in the main thread only, so other threads are not disturbed anyway.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    arrived: list[int] = []
+    before = {
+        number: signal.signal(number, lambda number, _frame: arrived.append(number)) or signal.SIG_DFL
+        for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        for number in arrived:
+            signal.raise_signal(number)
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    """End it and all that it started in its session."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    with process:  # waits for it
+        pass
 
 
 def _environment(directory: Path) -> Mapping[str, str]:

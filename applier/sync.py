@@ -125,8 +125,8 @@ def watch_interval(settings: SyncSettings, seconds: float) -> int:
         code = sync_once(settings)
         if code in (ExitCode.INTERRUPTED, ExitCode.TERMINATED):
             return int(code)
-        log.info("Waiting for the next sync", seconds=seconds)
         try:
+            log.info("Waiting for the next sync", seconds=seconds)
             time.sleep(seconds)
         except KeyboardInterrupt:
             log.info("Stopped while waiting")

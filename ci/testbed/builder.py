@@ -17,14 +17,14 @@ from renderer.errors import Failure, RemoteError
 _TAIL = 12
 
 
-def build(tool: Tool, *, started: Callable[[], None]) -> bool:
+def build(tool: Tool, *, started: Callable[[], None], waiting: Callable[[], None]) -> bool:
     """Put the binary into the cache; True when it was built now, False when it was there already.
 
-    `started` is called when a build begins. Another process that builds the same is waited for. Raises
+    `started` is called when a build begins, `waiting` when another process is building the same. Raises
     RemoteError with the compiler's last lines. Ctrl-C ends the compiler and leaves no half-written binary.
     """
     target = tool.cached
-    with _locked(target.parent):
+    with _locked(target.parent, waiting):
         if target.exists():
             return False
         started()
@@ -32,17 +32,20 @@ def build(tool: Tool, *, started: Callable[[], None]) -> bool:
         for leftover in target.parent.glob("*.part"):
             leftover.unlink()
         log = target.parent / "build.log"
-        part = target.with_suffix(".part")
-        code = _run(tool.build_command(go.command, part), tool.module.location, go.variables(), log)
-        if code != 0:
+        part = target.with_name(f"{os.getpid()}.part")  # a compiler that outlived a killed run has its own
+        try:
+            command = tool.build_command(go.command, part)
+            code = _run(command, tool.module.location, go.variables(), log)
+            if code != 0:
+                raise failed(tool, log.read_text(errors="replace"), log, code)
+            part.replace(target)
+        finally:
             part.unlink(missing_ok=True)
-            raise failed(tool, log.read_text(errors="replace"), log, code)
-        part.replace(target)
         return True
 
 
 @contextlib.contextmanager
-def _locked(directory: Path) -> Iterator[None]:
+def _locked(directory: Path, waiting: Callable[[], None]) -> Iterator[None]:
     try:
         directory.mkdir(parents=True, exist_ok=True)
         lock = (directory / "lock").open("w")
@@ -52,7 +55,11 @@ def _locked(directory: Path) -> Iterator[None]:
             hint="Make room or permit it, or set XDG_CACHE_HOME to another directory.",
         ) from error
     with lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            waiting()
+            fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
 

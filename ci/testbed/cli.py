@@ -38,7 +38,7 @@ def duration(seconds: float) -> str:
 @contextlib.contextmanager
 def _progress(what: str, build_s: int) -> Iterator[None]:
     """Say that something long runs: a live line on a terminal, one plain line elsewhere."""
-    estimate = f"about {duration(build_s)} on 2 cores, less if Go has built parts of it before"
+    estimate = f"about {duration(build_s)} on 2 cores"
     if not _CONSOLE.is_terminal:
         click.echo(f"{what} ({estimate})")
         yield
@@ -60,6 +60,7 @@ def _ensure(tool: Tool) -> None:
             built = builder.build(
                 tool,
                 started=lambda: stack.enter_context(_progress(f"Building {tool.name} {tool.version}", tool.build_s)),
+                waiting=lambda: click.echo(f"Waiting for another run that builds {tool.name}"),
             )
         located = tool.cached
         if built:
@@ -85,12 +86,17 @@ def tools(names: tuple[str, ...], only_list: bool) -> None:
     With NAMEs, only those: etcd, kube-apiserver, kubectl, kyverno, kube-controller-manager, kube-scheduler,
     kwok, kyverno-controller. Binaries are kept in the user's cache directory (XDG_CACHE_HOME), so nothing is
     built twice; one on PATH serves when it is exactly the pinned version. A first build of all takes 12 to 16
-    minutes on 2 cores. Go comes from PATH when it is new enough, else from .venv.
+    minutes on 2 cores, and less where Go has built parts of it before. Go comes from PATH when it is new
+    enough, else from .venv.
     """
     if only_list:
         _list()
         return
     chosen = [tool for tool in toolchain.TOOLS if not names or tool.name in names]
+    missing = [tool for tool in chosen if toolchain.located(tool) is None]
+    if len(missing) > 1:
+        total = duration(sum(tool.build_s for tool in missing))
+        click.echo(f"{len(missing)} tools to build, once for this account: about {total} on 2 cores")
     for tool in chosen:
         _ensure(tool)
     toolchain.kyverno_source()

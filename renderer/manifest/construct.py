@@ -96,9 +96,7 @@ def _at(event: Event, message: str) -> Finding:
 def _syntax_error(error: yaml.YAMLError, text: bytes) -> Finding:
     if isinstance(error, yaml.MarkedYAMLError):
         mark = error.problem_mark or error.context_mark
-        message = _MEANS.get(error.problem or "", "") or ", ".join(
-            filter(None, (error.context, error.problem))
-        )
+        message = _MEANS.get(error.problem or "", "") or ", ".join(filter(None, (error.context, error.problem)))
         if mark is not None:
             return Finding(line=mark.line, column=mark.column, message=f"not YAML: {message}")
     offset = getattr(error, "position", 0)
@@ -288,9 +286,7 @@ def _text(event: Event) -> str | None:
 
 
 def _is_merge(event: Event) -> bool:
-    return (
-        type(event) is ScalarEvent and event.value == "<<" and (event.implicit[0] or event.tag == _MERGE_TAG)
-    )
+    return type(event) is ScalarEvent and event.value == "<<" and (event.implicit[0] or event.tag == _MERGE_TAG)
 
 
 def _copy(value: Json) -> Json:

@@ -55,9 +55,7 @@ def _scalars(text: bytes, source: str) -> Iterator[Finding]:
             flow.append(bool(event.flow_style))
         elif isinstance(event, CollectionEndEvent):
             flow.pop()
-        elif isinstance(event, ScalarEvent) and (
-            message := _difference(event, source, bool(flow) and flow[-1])
-        ):
+        elif isinstance(event, ScalarEvent) and (message := _difference(event, source, bool(flow) and flow[-1])):
             assert event.start_mark is not None  # noqa: S101 (libyaml marks every event)
             yield Finding(line=event.start_mark.line, column=event.start_mark.column, message=message)
 

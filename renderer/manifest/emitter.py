@@ -142,14 +142,7 @@ def _inline(text: str) -> str:
 def _is_plain(text: str) -> bool:
     if not text or (text[0] in _INDICATORS and not _FLAG.match(text)) or text.startswith(("---", "...")):
         return False
-    if (
-        text[-1] in " :"
-        or ": " in text
-        or " #" in text
-        or "\n" in text
-        or "\t" in text
-        or _ESCAPED.search(text)
-    ):
+    if text[-1] in " :" or ": " in text or " #" in text or "\n" in text or "\t" in text or _ESCAPED.search(text):
         return False
     return _is_text_everywhere(text)
 

@@ -57,9 +57,7 @@ def _object(pairs: list[tuple[str, Json]]) -> JsonObject:
     if len(result) < len(pairs):
         counts = Counter(key for key, _ in pairs)
         twice = counts.most_common(1)[0][0]
-        raise _Twice(
-            f"the key {twice!r} appears twice in one object, and Kubernetes would keep the last only"
-        )
+        raise _Twice(f"the key {twice!r} appears twice in one object, and Kubernetes would keep the last only")
     return result
 
 

@@ -155,9 +155,7 @@ def _exact(number: float, digits: str) -> float:
     """The float that an integer beyond 64 bits becomes; raises ScalarError where that changes its value."""
     as_json = _json_number(number)
     if Decimal(repr(as_json)) != Decimal(digits):
-        raise ScalarError(
-            f"Kubernetes would change the integer to {as_json}; quote it if it is meant as text"
-        )
+        raise ScalarError(f"Kubernetes would change the integer to {as_json}; quote it if it is meant as text")
     return number
 
 

@@ -114,9 +114,7 @@ def load_documents(
         )
         if built.value is not None and not built.findings:
             line = part.first_line + built.line
-            documents.append(
-                Document(value=built.value, source=source, number=part.number, line=line, chunk=part)
-            )
+            documents.append(Document(value=built.value, source=source, number=part.number, line=line, chunk=part))
     return documents, problems
 
 

@@ -50,7 +50,9 @@ def check(done: subprocess.CompletedProcess[str], code: ExitCode, *said: str) ->
         (Fault.REDIRECT, ExitCode.UNAVAILABLE, "redirect"),
     ],
 )
-def test_insights_says_no(offline: Programs, insights: InsightsStandIn, fault: Fault, code: ExitCode, said: str) -> None:
+def test_insights_says_no(
+    offline: Programs, insights: InsightsStandIn, fault: Fault, code: ExitCode, said: str
+) -> None:
     insights.publish(CLUSTER, answer(cluster_policy()))
     insights.fail(fault, times=10)
     check(offline.run(*RENDER), code, said)
@@ -79,7 +81,9 @@ def test_settings_that_are_missing_or_wrong_name_the_variable_and_what_is_accept
     sync = ("insights-applier", "sync")
     check(offline.with_(LOCK_TIMEOUT="30").run(*sync), ExitCode.CONFIGURATION, "LOCK_TIMEOUT", "'30'", "15m")
     check(offline.with_(DRY_RUN="perhaps").run(*sync), ExitCode.CONFIGURATION, "DRY_RUN", "perhaps")
-    check(offline.with_(JOB_TYPE="trivy").run(*sync), ExitCode.CONFIGURATION, "JOB_TYPE", "trivy", "kyverno-policy-sync")
+    check(
+        offline.with_(JOB_TYPE="trivy").run(*sync), ExitCode.CONFIGURATION, "JOB_TYPE", "trivy", "kyverno-policy-sync"
+    )
     check(offline.run(*sync, "--lock-timeout", "soon"), ExitCode.USAGE, "--lock-timeout", "soon")
 
 
@@ -90,7 +94,9 @@ def test_wrong_usage(offline: Programs) -> None:
     assert offline.run("insights-applier").returncode == ExitCode.USAGE
 
 
-def test_flags_come_before_the_environment_and_that_before_the_file(offline: Programs, insights: InsightsStandIn) -> None:
+def test_flags_come_before_the_environment_and_that_before_the_file(
+    offline: Programs, insights: InsightsStandIn
+) -> None:
     insights.publish(CLUSTER, answer(cluster_policy()))
     (offline.directory / "config.yaml").write_text("organization: other\ncluster: other\nlog-level: error\n")
     bare = offline.without("FAIRWINDS_ORG")
@@ -109,7 +115,9 @@ def test_the_token_may_come_from_a_file_and_never_from_a_flag(offline: Programs,
     check(bare.run(*RENDER, "--token", "t"), ExitCode.USAGE, "--token")
 
 
-def test_a_broken_document_writes_nothing_and_keeps_the_old_snapshot(offline: Programs, insights: InsightsStandIn) -> None:
+def test_a_broken_document_writes_nothing_and_keeps_the_old_snapshot(
+    offline: Programs, insights: InsightsStandIn
+) -> None:
     insights.publish(CLUSTER, answer(cluster_policy()))
     assert offline.run(*RENDER).returncode == 0
     insights.publish(CLUSTER, answer(cluster_policy("other")) + "---\nkind: ClusterPolicy\n---\na: [\n")
@@ -137,7 +145,9 @@ def test_a_saved_answer_is_read_from_a_file_or_a_pipe(offline: Programs) -> None
 
 def test_a_place_that_cannot_be_written(offline: Programs, insights: InsightsStandIn) -> None:
     insights.publish(CLUSTER, answer(cluster_policy()))
-    check(offline.run("insights-renderer", "render", "--out", "/proc/here"), ExitCode.CONFIGURATION, "/proc/here", "--out")
+    check(
+        offline.run("insights-renderer", "render", "--out", "/proc/here"), ExitCode.CONFIGURATION, "/proc/here", "--out"
+    )
 
 
 def test_no_cluster(offline: Programs) -> None:

@@ -100,9 +100,7 @@ class TestContract:
             {"output": None},
         ],
     )
-    def test_refuses_a_status_that_breaks_the_contract(
-        self, insights: InsightsStandIn, change: dict[str, Any]
-    ) -> None:
+    def test_refuses_a_status_that_breaks_the_contract(self, insights: InsightsStandIn, change: dict[str, Any]) -> None:
         assert ask(insights, "PUT", f"{PREFIX}/policies/apply-status", body=STATUS | change)[0] == 400
         assert ask(insights, "PUT", f"{PREFIX}/policies/apply-status", body=[])[0] == 400
         assert insights.statuses == []
@@ -206,9 +204,7 @@ class TestByItself:
         command += ["--organization", "acme", "--cluster", "prod"]
         command += ["--token-file", str(files["token"]), "--policies", str(files["policies.yaml"])]
         root = Path(__file__).parents[2]
-        with subprocess.Popen(
-            command, cwd=root, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-        ) as process:
+        with subprocess.Popen(command, cwd=root, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
             yield process
             process.kill()
 
@@ -218,9 +214,7 @@ class TestByItself:
     ) -> None:
         assert process.stdout is not None
         url = process.stdout.readline().strip()
-        config = InsightsConfig.of(
-            host=url, organization="acme", cluster="prod", token=read_token(files["token"])
-        )
+        config = InsightsConfig.of(host=url, organization="acme", cluster="prod", token=read_token(files["token"]))
         with Transport(config) as transport:
             assert fetch_policies(transport, config) == b"a: 1\n"
             files["policies.yaml"].write_text("a: 2\n")

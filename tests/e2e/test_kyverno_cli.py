@@ -21,7 +21,7 @@ from renderer.errors import ConfigurationError, ExitCode, Failure, InvalidPolici
 from renderer.manifest import document, kinds, yamlio
 from renderer.manifest.document import Policy
 from renderer.manifest.identity import Identity
-from tests.support.tools import source, tool
+from tests.support.tools import TOOLCHAIN, tool
 
 pytestmark = pytest.mark.tool
 
@@ -409,10 +409,12 @@ def test_nothing_to_judge_runs_nothing(cli: KyvernoCli) -> None:
     assert cli.runs == 0
 
 
-def test_many_policies_take_few_processes(cli: KyvernoCli) -> None:
-    policies = [legacy(f"p{number}", rule()) for number in range(150)]
+def test_many_policies_take_few_processes() -> None:
+    cli = KyvernoCli(tool("kyverno"), batch=10)
+    policies = [legacy(f"p{number}", rule()) for number in range(100)]
+    policies += [validating(f"p{number}", LABELLED) for number in range(20)]
     assert cli.validate(policies) == Verdict()
-    assert cli.runs == 2
+    assert cli.runs == 4
 
 
 def test_the_policies_of_this_repository_pass(cli: KyvernoCli) -> None:
@@ -422,7 +424,7 @@ def test_the_policies_of_this_repository_pass(cli: KyvernoCli) -> None:
 
 
 def test_no_policy_of_kyvernos_own_tests_of_the_cli_is_refused(cli: KyvernoCli) -> None:
-    judged = from_directory(source("kyverno") / "test" / "cli")
+    judged = from_directory(TOOLCHAIN / "source" / "kyverno-v1.19.1" / "test" / "cli")
     assert len(judged) > 100
     assert [str(finding.problem) for finding in cli.validate(judged).findings] == []
 
@@ -559,6 +561,29 @@ def test_a_cli_that_hangs_is_stopped_with_all_that_it_started(tmp_path: Path) ->
     assert "did not end within 1 seconds, so it was stopped" in stderr
     assert has_ended(parent)
     assert has_ended(child)
+
+
+def test_a_cli_that_ends_its_output_but_not_itself_is_stopped(tmp_path: Path) -> None:
+    caught = failure(script(tmp_path, "exec sleep 600 >&- 2>&-"), timeout_seconds=1)
+    assert "did not end within 1 seconds" in caught.message
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_it_starts_is_not_lost(tmp_path: Path, number: signal.Signals) -> None:
+    # The program itself sends the signal, as the first thing that it does.
+    code = (
+        "import signal, sys; from pathlib import Path; from applier.kyverno_cli import KyvernoCli\n"
+        "from tests.e2e.test_kyverno_cli import legacy, rule\n"
+        "signal.signal(signal.SIGTERM, signal.default_int_handler)\n"
+        "KyvernoCli(Path(sys.argv[1])).validate([legacy('any', rule())])"
+    )
+    pid = tmp_path / "pid"
+    program = script(tmp_path, f"echo $$ >{pid}; kill -{number.value} $PPID", "exec sleep 600")
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(program)], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert "KeyboardInterrupt" in done.stderr
+    assert has_ended(int(pid.read_text()))
 
 
 def test_an_interrupt_stops_the_cli_too(tmp_path: Path) -> None:

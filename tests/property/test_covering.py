@@ -8,7 +8,7 @@ from typing import Final
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from renderer.manifest import covering, matching
+from renderer.manifest.effect import covering, matching
 from renderer.manifest.jsontypes import Json, JsonObject
 
 NAMES: Final = ("a", "ab", "b", "ba", "aab", "")

@@ -39,9 +39,7 @@ Json: TypeAlias = Any
 
 ELSEWHERE: Final = "https://elsewhere.example/login"
 JOB_STATUSES: Final = ("running", "completed", "failed")
-_CLUSTER_PATH: Final = re.compile(
-    r"/v0/organizations/(?P<organization>[^/]+)/clusters/(?P<cluster>[^/]+)/(?P<rest>.+)"
-)
+_CLUSTER_PATH: Final = re.compile(r"/v0/organizations/(?P<organization>[^/]+)/clusters/(?P<cluster>[^/]+)/(?P<rest>.+)")
 _CALLS: Final[Mapping[CallName, tuple[str, re.Pattern[str]]]] = {
     "policies": ("GET", re.compile(r"kyverno-policies/with-app-groups-applied/yaml")),
     "apply-status": ("PUT", re.compile(r"policies/apply-status")),
@@ -149,9 +147,7 @@ class InsightsStandIn:
         self._job_statuses: dict[int, list[str]] = {}
         self._faults: list[PlannedFault] = []
         self._server = _Server(self, port, tls)
-        self._thread = threading.Thread(
-            target=self._server.serve_forever, args=(0.05,), name="insights stand-in"
-        )
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), name="insights stand-in")
 
     @property
     def url(self) -> str:
@@ -512,9 +508,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--token-file", type=Path, required=True)
     parser.add_argument("--organization", required=True)
     parser.add_argument("--cluster", required=True)
-    parser.add_argument(
-        "--policies", type=Path, required=True, metavar="FILE", help="read anew for each request"
-    )
+    parser.add_argument("--policies", type=Path, required=True, metavar="FILE", help="read anew for each request")
     options = parser.parse_args(arguments)
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):

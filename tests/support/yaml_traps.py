@@ -246,9 +246,7 @@ REFUSED: Final = (
     Refused(text=b"a: 1\nb: 2\na: 3\n", line=3, column=1, message="'a' appears twice", kubectl_too=False),
     Refused(text=b"{1: a, '1': b}\n", line=1, column=8, message="'1' appears twice", kubectl_too=False),
     Refused(text=b'{"a": 1,\n "a": 2}\n', line=2, column=2, message="'a' appears twice", kubectl_too=False),
-    Refused(
-        text=b'{"a": "\\/", "a": 2}\n', line=1, column=13, message="'a' appears twice", kubectl_too=False
-    ),
+    Refused(text=b'{"a": "\\/", "a": 2}\n', line=1, column=13, message="'a' appears twice", kubectl_too=False),
     Refused(text=b"a: {1: b, <<: {'1': c}}\n", line=1, column=15, message="by chance", kubectl_too=False),
     Refused(text=b"a: {<<: {'1': c}, 1: b}\n", line=1, column=19, message="by chance", kubectl_too=False),
     Refused(
@@ -275,10 +273,10 @@ REFUSED: Final = (
     Refused(text=b"{0.1234567: a}\n", line=1, column=2, message="can't be a key", kubectl_too=False),
     Refused(text=b"a: b\xff\n", line=1, column=5, message="not UTF-8", kubectl_too=False),
     Refused(text=b"a: '\xc3\xa9\xed\xa0\x80'\n", line=1, column=6, message="not UTF-8", kubectl_too=False),
-    Refused(text='a: 1\n'.encode("utf-16"), line=1, column=1, message="not UTF-8", kubectl_too=False),
+    Refused(text="a: 1\n".encode("utf-16"), line=1, column=1, message="not UTF-8", kubectl_too=False),
     Refused(text=b'{"a": "\\ud83d"}', line=1, column=1, message="surrogate", kubectl_too=False),
     Refused(text=b"a: 1\n...\nb: 2\n", line=3, column=1, message="after the end", kubectl_too=False),
-    Refused(text=b"[a]\nb\n", line=2, column=1, message="after the end", kubectl_too=False),
+    Refused(text=b"{a: b}\nc\n", line=2, column=1, message="after the end", kubectl_too=False),
     Refused(text=b"a: b\xef\xbb\xbfc\n", line=1, column=5, message="byte order mark", kubectl_too=False),
     Refused(text=b"a: [!x,y]\n", line=1, column=5, message="part of the tag"),
     Refused(text=b"{a:}\n", line=1, column=3, message="found unexpected ':'", kubectl_too=False),

@@ -65,8 +65,12 @@ A, B, C, D = (policy(name) for name in "abcd")
 def test_legacy_and_cel_kinds_run_apart_and_fragile_ones_alone() -> None:
     fragile = policy("d", webhookConfiguration={"matchConditions": []})
     generating = policy("e", "NamespacedGeneratingPolicy", namespace="n")
-    made = account.batches([cel("x"), A, fragile, B, generating, cel("y"), C], 2)
-    assert [names(each) for each in made] == [["a", "b"], ["c"], ["x", "y"], ["d"], ["e"]]
+    made = account.batches([cel("x"), A, fragile, B, generating, cel("y"), cel("z"), C], 2)
+    assert [names(each) for each in made] == [["a", "b", "c"], ["x", "y"], ["z"], ["d"], ["e"]]
+
+
+def test_a_batch_of_legacy_kinds_is_larger_but_has_an_end() -> None:
+    assert [len(each) for each in account.batches([A] * 20, 2)] == [16, 4]
 
 
 def test_numbers_are_unique_over_all_batches() -> None:

@@ -227,6 +227,11 @@ def test_a_reason_loses_its_wrapping_and_whole_rules() -> None:
     )
 
 
+def test_choices_are_in_one_order() -> None:
+    one, other = (f"invalid. valid values: [{choices}]: spec" for choices in ('"In" "Equals"', '"Equals" "In"'))
+    assert output.explain(one) == output.explain(other)
+
+
 def test_a_long_reason_is_cut() -> None:
     path, message = output.explain("spec.a: " + "x" * 5000)
     assert path == ("spec", "a")

@@ -8,8 +8,8 @@ from typing import Final
 
 import pytest
 
-from renderer.manifest import covering, matching
-from renderer.manifest.covering import Covers, UnreadableError
+from renderer.manifest.effect import covering, matching
+from renderer.manifest.effect.covering import Covers, UnreadableError
 from renderer.manifest.jsontypes import Json, JsonObject
 
 WIDER: Final = "wider"

@@ -11,7 +11,6 @@ from renderer.errors import DocumentErrors
 from renderer.manifest.yamlio import Document, Limits, load, load_documents
 from tests.support.yaml_traps import REFUSED, STREAMS, VALUES, Refused
 
-
 TWICE = "appears twice in one mapping, and Kubernetes would keep the last only"
 
 

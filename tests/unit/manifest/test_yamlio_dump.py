@@ -118,7 +118,7 @@ def test_plain_text_has_no_quotes(text: str) -> None:
         ("a\r\nb", r'"a\r\nb"'),
         ("a\0\x1b\x7f\x85\u2028\u2029\ufeff\ufffe", r'"a\u0000\u001b\u007f\u0085\u2028\u2029\ufeff\ufffe"'),
         ("access\u202e \u2066", r'"access\u202e \u2066"'),
-        ("1\n\x07\\\"", r'"1\n\u0007\\\""'),
+        ('1\n\x07\\"', r'"1\n\u0007\\\""'),
     ],
 )  # fmt: skip
 def test_other_text_has_quotes(text: str, written: str) -> None:
@@ -186,7 +186,9 @@ def test_writes_values_of_every_type(value: Any, written: str) -> None:
     assert dump(value) == f"{written}\n"
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("-inf"), 2**64 - 1, -(2**63) - 1, 10**400, "a\ud800", {"\udfff": 1}])
+@pytest.mark.parametrize(
+    "value", [float("nan"), float("-inf"), 2**64 - 1, -(2**63) - 1, 10**400, "a\ud800", {"\udfff": 1}]
+)
 def test_refuses_what_could_not_be_read_back(value: Any) -> None:
     with pytest.raises(ValueError, match=r"infinity|change the integer|too large|surrogate"):
         dump({"k": [value]})

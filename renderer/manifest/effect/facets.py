@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TypeAlias
 
-from renderer.manifest.covering import Covers
+from renderer.manifest.effect.covering import Covers
 from renderer.manifest.jsontypes import Json
 
 

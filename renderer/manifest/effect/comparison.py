@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final, TypeAlias
 
-from renderer.manifest.covering import UnreadableError, items, mapping, same
-from renderer.manifest.enforcement import OFF, Enforcement, Level
-from renderer.manifest.facets import Direction, EffectChange, Facet, Phrase, What
+from renderer.manifest.effect.covering import UnreadableError, items, mapping, same
+from renderer.manifest.effect.enforcement import OFF, Enforcement, Level
+from renderer.manifest.effect.facets import Direction, EffectChange, Facet, Phrase, What
+from renderer.manifest.effect.units import Act, Unit, quoted
 from renderer.manifest.jsontypes import Json, JsonObject
-from renderer.manifest.units import Act, Unit, quoted
 
 
 def _change(what: What, direction: Direction, path: str, sentence: str, *, enforced: bool = False) -> EffectChange:

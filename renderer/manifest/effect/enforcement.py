@@ -10,9 +10,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import IntEnum
 
-from renderer.manifest.covering import UnreadableError, items, mapping, same, texts
+from renderer.manifest.effect.covering import UnreadableError, items, mapping, same, texts
+from renderer.manifest.effect.matching import resource_filter
 from renderer.manifest.jsontypes import Json, JsonObject
-from renderer.manifest.matching import resource_filter
 
 
 class Level(IntEnum):

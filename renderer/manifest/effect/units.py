@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Final
 
-from renderer.manifest import enforcement, fields
-from renderer.manifest.covering import items, mapping
-from renderer.manifest.enforcement import OFF, Enforcement
-from renderer.manifest.facets import Facet
+from renderer.manifest.effect import enforcement, fields
+from renderer.manifest.effect.covering import items, mapping
+from renderer.manifest.effect.enforcement import OFF, Enforcement
+from renderer.manifest.effect.facets import Facet
 from renderer.manifest.jsontypes import Json, JsonObject
 from renderer.manifest.kinds import POLICIES, Kind
 

@@ -11,9 +11,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Final
 
-from renderer.manifest import covering, matching
-from renderer.manifest.covering import Covers, both, contains, ladder, mapping, texts
-from renderer.manifest.facets import Direction, Facet, What, facet
+from renderer.manifest.effect import covering, matching
+from renderer.manifest.effect.covering import Covers, both, contains, ladder, mapping, texts
+from renderer.manifest.effect.facets import Direction, Facet, What, facet
 from renderer.manifest.jsontypes import Json
 
 _BOOL: Final = ladder(False, True)  # noqa: FBT003 - the steps of a ladder

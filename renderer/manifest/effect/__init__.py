@@ -11,12 +11,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from renderer.manifest.comparison import changes
-from renderer.manifest.covering import UnreadableError, items, mapping, same
-from renderer.manifest.facets import Direction, EffectChange, What
+from renderer.manifest.effect.comparison import changes
+from renderer.manifest.effect.covering import UnreadableError, items, mapping, same
+from renderer.manifest.effect.facets import Direction, EffectChange, What
+from renderer.manifest.effect.units import units
 from renderer.manifest.jsontypes import JsonObject
 from renderer.manifest.kinds import Kind
-from renderer.manifest.units import units
 
 __all__ = ["Direction", "Effect", "EffectChange", "What", "compare", "enforces"]
 

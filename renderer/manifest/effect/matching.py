@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from renderer.manifest.covering import (
+from renderer.manifest.effect.covering import (
     Covers,
     UnreadableError,
     contains,

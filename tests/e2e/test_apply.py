@@ -1,0 +1,413 @@
+"""Plan, validate, apply and sync against a real API server, with the real kyverno CLI."""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from applier import lock
+from applier.cluster import KubernetesCluster
+from applier.connection import Connection
+from ci.testbed.api import Api
+from ci.testbed.controlplane import ControlPlane
+from renderer.errors import ExitCode
+from renderer.manifest.identity import Identity
+from renderer.manifest.jsontypes import JsonObject
+from renderer.manifest.normalize import content
+from renderer.manifest.ownership import OWNED_BY, is_owned
+from tests.support.insights import Fault, InsightsStandIn
+from tests.support.policies import (
+    admission_binding,
+    admission_policy,
+    answer,
+    cluster_policy,
+    exception,
+    identity_of,
+    validating_policy,
+)
+from tests.support.programs import CLUSTER, Programs
+
+pytestmark = pytest.mark.cluster
+
+DENIED = "denied-by-the-server"
+LEASES = "/apis/coordination.k8s.io/v1/namespaces/insights-agent/leases"
+SET = (cluster_policy("one"), validating_policy("two"), admission_policy("three"), exception("four"))
+
+
+@pytest.fixture
+def adapter(cluster: ControlPlane) -> KubernetesCluster:
+    return KubernetesCluster(Connection.open(kubeconfig=str(cluster.kubeconfig)))
+
+
+def render(programs: Programs, insights: InsightsStandIn, *bodies: JsonObject) -> str:
+    insights.publish(CLUSTER, answer(*bodies))
+    done = programs.run("insights-renderer", "render", "--out", "snapshot", "--allow-empty")
+    assert done.returncode == 0, done.stderr
+    return str(programs.directory / "snapshot")
+
+
+def applier(programs: Programs, *command: str, expect: int = 0) -> str:
+    done = programs.run("insights-applier", *command)
+    assert done.returncode == expect, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def contents(adapter: KubernetesCluster) -> dict[Identity, JsonObject]:
+    return {identity: content(body, identity.kind) for identity, body in adapter.observe().objects.items()}
+
+
+def by_hand(api: Api, body: JsonObject) -> None:
+    api.call("POST", f"{collection(body)}?fieldManager=kubectl-create", body)
+
+
+def collection(body: JsonObject) -> str:
+    identity = identity_of(body)
+    namespace = f"/namespaces/{identity.namespace}" if identity.namespace else ""
+    return f"/apis/{body['apiVersion']}{namespace}/{identity.kind.plural}"
+
+
+def edit(api: Api, body: JsonObject, operations: list[JsonObject]) -> None:
+    path = f"{collection(body)}/{body['metadata']['name']}?fieldManager=kubectl-edit"
+    api.call("PATCH", path, operations, content_type="application/json-patch+json")
+
+
+def test_from_nothing_to_in_sync_to_drift_to_in_sync(
+    programs: Programs, insights: InsightsStandIn, cluster: ControlPlane, adapter: KubernetesCluster
+) -> None:
+    foreign = cluster_policy("foreign")
+    by_hand(cluster.api, foreign)
+    snapshot = render(programs, insights, *SET)
+    assert "4 to create" in applier(programs, "plan", snapshot, expect=ExitCode.CHANGES)
+    assert applier(programs, "plan", snapshot, "--exit-zero").startswith("4 to create")
+    assert not any(is_owned(body) for body in contents(adapter).values())
+    assert "4 of 4 policies are valid" in applier(programs, "validate", snapshot)
+    assert "Applied 4, Updated 0, Removed 0, Failed 0" in applier(programs, "apply", snapshot)
+    assert applier(programs, "plan", snapshot).startswith("No changes: 4 unchanged")
+
+    edit(cluster.api, SET[0], [{"op": "replace", "path": "/spec/rules/0/validate/message", "value": "By hand."}])
+    edit(cluster.api, SET[1], [{"op": "add", "path": "/metadata/labels", "value": {"team": "platform"}}])
+    shown = applier(programs, "plan", snapshot, expect=ExitCode.CHANGES)
+    assert "~ update ClusterPolicy/one  (spec also written by kubectl-edit)" in shown
+    assert "message: By hand." in shown
+    assert shown.count("@@") == 2  # one hunk: the defaults of the server are no drift, nor is the foreign label
+    assert "Applied 0, Updated 1, Removed 0, Failed 0" in applier(programs, "apply", snapshot)
+    assert adapter.observe().objects[identity_of(SET[1])]["metadata"]["labels"] == {"team": "platform"}
+    assert applier(programs, "plan", snapshot).startswith("No changes")
+
+    snapshot = render(programs, insights, *SET[1:])
+    assert "- delete ClusterPolicy/one" in applier(programs, "plan", snapshot, expect=ExitCode.CHANGES)
+    assert "Applied 0, Updated 0, Removed 1, Failed 0" in applier(programs, "apply", snapshot)
+    assert identity_of(foreign) in contents(adapter)
+    assert OWNED_BY not in (contents(adapter)[identity_of(foreign)]["metadata"].get("annotations") or {})
+
+
+def test_sync_reports_each_policy_to_insights_and_says_nothing_when_nothing_changed(
+    programs: Programs, insights: InsightsStandIn, adapter: KubernetesCluster
+) -> None:
+    insights.publish(CLUSTER, answer(*SET))
+    for expected in ("Applied 4, Updated 0, Removed 0, Failed 0", "Applied 0, Updated 0, Removed 0, Failed 0"):
+        done = programs.run("insights-applier", "sync")
+        assert done.returncode == 0, done.stdout
+        lines = [json.loads(line) for line in done.stdout.splitlines()]
+        assert list(lines[-1]) == [
+            "level", "msg", "success", "duration", "summary", "applied", "updated", "removed", "failed",
+        ]  # fmt: skip
+        assert lines[-1]["summary"] == expected
+    told = {status["policyName"]: status for status in insights.statuses}
+    assert told.keys() == {"one", "two", "three", "four"}
+    assert {(status["action"], status["status"]) for status in told.values()} == {("apply", "success")}
+    assert len(insights.statuses) == 4
+    assert all(is_owned(body) for body in adapter.observe().objects.values())
+
+
+def test_when_insights_cannot_be_told_the_cluster_stands_and_the_run_says_so(
+    programs: Programs, insights: InsightsStandIn, adapter: KubernetesCluster
+) -> None:
+    insights.publish(CLUSTER, answer(SET[0]))
+    insights.fail(Fault.FORBIDDEN, times=10, call="apply-status")
+    done = programs.run("insights-applier", "sync")
+    assert done.returncode == ExitCode.NOT_REPORTED
+    assert "Insights was not told of 1 of 1" in done.stdout
+    assert identity_of(SET[0]) in contents(adapter)
+
+
+def test_a_dry_run_takes_no_lock_and_writes_nothing(
+    programs: Programs, insights: InsightsStandIn, cluster: ControlPlane, adapter: KubernetesCluster
+) -> None:
+    insights.publish(CLUSTER, answer(*SET))
+    done = programs.with_(DRY_RUN="true").run("insights-applier", "sync")
+    line = json.loads(done.stdout.splitlines()[-1])
+    assert (done.returncode, line["dryRun"], len(line["applied"])) == (0, True, 4)
+    assert contents(adapter) == {}
+    assert cluster.api.ask("GET", f"{LEASES}/{lock.LEASE}").status_code == 404
+    assert insights.statuses == []
+
+
+def test_an_empty_answer_deletes_nothing(
+    programs: Programs, insights: InsightsStandIn, adapter: KubernetesCluster
+) -> None:
+    applier(programs, "apply", render(programs, insights, *SET))
+    before = contents(adapter)
+    insights.publish(CLUSTER, "")
+    assert "--allow-empty" in applier(programs, "sync", expect=ExitCode.EMPTY_SET)
+    assert contents(adapter) == before
+    applier(programs, "sync", "--allow-empty")
+    assert contents(adapter) == {}
+
+
+def test_a_policy_of_the_same_name_that_is_not_owned_is_left_alone_unless_adopted(
+    programs: Programs, insights: InsightsStandIn, cluster: ControlPlane, adapter: KubernetesCluster
+) -> None:
+    by_hand(cluster.api, cluster_policy("one", message="Ours."))
+    before = contents(adapter)
+    snapshot = render(programs, insights, *SET)
+    for command in ("plan", "apply"):
+        assert "ClusterPolicy/one" in applier(programs, command, snapshot, expect=ExitCode.NOT_OWNED)
+    assert contents(adapter) == before
+    assert "1 to adopt" in applier(programs, "plan", snapshot, "--adopt", expect=ExitCode.CHANGES)
+    applier(programs, "apply", snapshot, "--adopt")
+    assert is_owned(adapter.observe().objects[identity_of(SET[0])])
+
+
+def test_an_invalid_policy_keeps_everything_from_being_written(
+    programs: Programs, insights: InsightsStandIn, adapter: KubernetesCluster
+) -> None:
+    by_server, by_cli = cluster_policy("by-server"), cluster_policy("by-cli")
+    by_server["spec"]["unknownField"] = True
+    by_cli["spec"]["rules"][0]["validate"]["message"] = "{{ nonsense( }}"
+    snapshot = render(programs, insights, *SET, by_server, by_cli)
+    shown = applier(programs, "apply", snapshot, expect=ExitCode.INVALID_POLICY)
+    assert "[server]" in shown
+    assert "unknownField" in shown
+    assert "[kyverno CLI]" in shown
+    assert "ClusterPolicy/by-cli" in shown
+    assert contents(adapter) == {}
+    assert "4 of 6 policies are valid" in applier(programs, "validate", snapshot, expect=ExitCode.INVALID_POLICY)
+    insights.publish(CLUSTER, answer(*SET, by_server))
+    done = programs.run("insights-applier", "sync")
+    line = json.loads(done.stdout.splitlines()[-1])
+    assert (done.returncode, line["failed"]) == (ExitCode.INVALID_POLICY, ["by-server"])
+    assert {status["status"] for status in insights.statuses} == {"failed"}
+
+
+def test_without_the_kyverno_cli_only_that_layer_can_be_left_out(programs: Programs, insights: InsightsStandIn) -> None:
+    snapshot = render(programs, insights, *SET)
+    missing = programs.with_(PATH="/nonexistent")
+    assert "VALIDATE_POLICIES=false" in applier(missing, "apply", snapshot, expect=ExitCode.CONFIGURATION)
+    skipping = missing.with_(VALIDATE_POLICIES="false")
+    assert "was not asked" in applier(skipping, "validate", snapshot)
+    applier(skipping, "apply", snapshot)
+
+
+@contextmanager
+def writes_denied(api: Api) -> Iterator[None]:
+    """A policy of the server itself that lets a dry run through and denies the write."""
+    guard = admission_policy("test-guard")
+    guard["spec"] = {
+        "failurePolicy": "Fail",
+        "matchConstraints": {
+            "resourceRules": [
+                {"apiGroups": ["*"], "apiVersions": ["*"], "operations": ["*"], "resources": ["*"], "resourceNames": []}
+            ]
+        },
+        "validations": [{"expression": f"request.dryRun || request.name != '{DENIED}'", "message": "denied"}],
+    }
+    binding = admission_binding("test-guard", policy="test-guard")
+    binding["spec"]["validationActions"] = ["Deny"]
+    for body in (guard, binding):
+        by_hand(api, body)
+    probe = cluster_policy(DENIED)
+    end = time.monotonic() + 30
+    while api.ask("POST", collection(probe), probe).status_code != 422:
+        api.ask("DELETE", f"{collection(probe)}/{DENIED}")
+        assert time.monotonic() < end, "the guard never came into force"
+    try:
+        yield
+    finally:
+        for body in (binding, guard):
+            api.call("DELETE", f"{collection(body)}/test-guard")
+
+
+def test_a_write_that_the_server_refuses_undoes_those_before_it(
+    programs: Programs, insights: InsightsStandIn, cluster: ControlPlane, adapter: KubernetesCluster
+) -> None:
+    applier(programs, "apply", render(programs, insights, *SET))
+    with writes_denied(cluster.api):
+        before = contents(adapter)
+        # A created exception, an updated policy, a deletion; the write that is denied comes last of the creates.
+        changed = cluster_policy("one", message="Other.")
+        wanted = (changed, SET[1], exception("five"), cluster_policy("a-new-one"), cluster_policy(DENIED))
+        snapshot = render(programs, insights, *wanted)
+        assert "3 to create, 1 to update, 2 to delete" in applier(
+            programs, "plan", snapshot, "--no-diff", expect=ExitCode.CHANGES
+        )
+        shown = applier(programs, "apply", snapshot, expect=ExitCode.ROLLED_BACK)
+        assert "Applied 0, Updated 0, Removed 0, Failed 1" in shown
+        assert f"ClusterPolicy/{DENIED}" in shown
+        assert contents(adapter) == before
+        insights.publish(CLUSTER, answer(*wanted))
+        done = programs.run("insights-applier", "sync")
+        assert json.loads(done.stdout.splitlines()[-1])["failed"] == [DENIED]
+        assert contents(adapter) == before
+        told = {status["policyName"]: status["output"] for status in insights.statuses}
+        assert "rolled back" in told["five"]
+        assert "denied" in told[DENIED]
+    assert "Applied 3, Updated 1, Removed 2, Failed 0" in applier(programs, "apply", snapshot)
+
+
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGTERM, ExitCode.TERMINATED), (signal.SIGINT, ExitCode.INTERRUPTED)]
+)
+def test_a_signal_in_the_middle_undoes_what_was_written(
+    programs: Programs, insights: InsightsStandIn, cluster: ControlPlane, adapter: KubernetesCluster,
+    number: signal.Signals, code: ExitCode,
+) -> None:  # fmt: skip
+    applier(programs, "apply", render(programs, insights, *SET))
+    before = contents(adapter)
+    snapshot = render(programs, insights, *SET, *(cluster_policy(f"p{index:03}") for index in range(150)))
+    unvalidated = programs.with_(VALIDATE_POLICIES="false")
+    with unvalidated.start("insights-applier", "apply", snapshot) as process:
+        assert process.stderr is not None
+        assert "Policy written" in process.stderr.readline()
+        process.send_signal(number)
+        shown, _ = process.communicate(timeout=60)
+    assert process.returncode == code
+    assert "restored ClusterPolicy/p000" in shown
+    assert contents(adapter) == before
+    lease = cluster.api.call("GET", f"{LEASES}/{lock.LEASE}")
+    assert lease["spec"]["holderIdentity"] == ""
+
+
+def test_a_dry_run_of_a_delete_deletes_nothing(cluster: ControlPlane, adapter: KubernetesCluster) -> None:
+    body = cluster_policy()
+    by_hand(cluster.api, body)
+    found = adapter.read(identity_of(body))
+    assert found is not None
+    adapter.delete(identity_of(body), uid=found["metadata"]["uid"], dry_run=True)
+    assert adapter.read(identity_of(body)) == found
+
+
+def test_another_runs_lease_is_waited_for_and_respected(
+    programs: Programs, insights: InsightsStandIn, cluster: ControlPlane, adapter: KubernetesCluster
+) -> None:
+    snapshot = render(programs, insights, *SET)
+    now = "2026-01-01T00:00:00.000000Z"
+    held = {
+        "apiVersion": "coordination.k8s.io/v1",
+        "kind": "Lease",
+        "metadata": {"name": lock.LEASE, "namespace": "insights-agent"},
+        "spec": {"holderIdentity": "incumbent-pod", "leaseDurationSeconds": 3, "acquireTime": now, "renewTime": now},
+    }
+    cluster.api.call("POST", LEASES, held)
+    shown = applier(programs, "apply", snapshot, "--lock-wait", "1s", expect=ExitCode.LOCKED)
+    assert "incumbent-pod" in shown
+    assert contents(adapter) == {}
+    # Its holder is dead: the record stands still for as long as it is good for.
+    assert "Waiting for the lock" in applier(programs, "apply", snapshot, "--lock-wait", "60s")
+    lease = cluster.api.call("GET", f"{LEASES}/{lock.LEASE}")["spec"]
+    assert (lease["holderIdentity"], lease["leaseTransitions"]) == ("", 1)
+
+
+def test_a_missing_lock_namespace_is_named(programs: Programs, insights: InsightsStandIn) -> None:
+    snapshot = render(programs, insights, *SET)
+    shown = applier(programs, "apply", snapshot, "--lock-namespace", "nowhere", expect=ExitCode.CONFIGURATION)
+    assert "nowhere" in shown
+    assert "--lock-namespace" in shown
+
+
+READ = [{"apiGroups": ["kyverno.io", "policies.kyverno.io"], "resources": ["*"], "verbs": ["get", "list"]}]
+
+
+def test_a_plan_needs_no_right_to_write_and_says_what_it_lacks(
+    programs: Programs, insights: InsightsStandIn, cluster: ControlPlane
+) -> None:
+    rbac = "rbac.authorization.k8s.io"
+    role = {"apiVersion": f"{rbac}/v1", "kind": "ClusterRole", "metadata": {"name": "viewer"}, "rules": READ}
+    binding = {
+        "apiVersion": f"{rbac}/v1",
+        "kind": "ClusterRoleBinding",
+        "metadata": {"name": "viewer"},
+        "roleRef": {"apiGroup": rbac, "kind": "ClusterRole", "name": "viewer"},
+        "subjects": [{"apiGroup": rbac, "kind": "User", "name": "viewer"}],
+    }
+    for body in (role, binding):
+        cluster.api.apply(body)
+    viewing = programs.with_(KUBECONFIG=str(Path(cluster.kubeconfig).with_name("viewer.kubeconfig")))
+    snapshot = render(programs, insights, *SET[:2])
+    shown = applier(viewing, "plan", snapshot, expect=ExitCode.CHANGES)
+    assert "not dry-run" in shown
+    assert "validatingadmissionpolicies.admissionregistration.k8s.io: this account may not list it" in shown
+    assert "admissionregistration" in applier(
+        viewing, "plan", render(programs, insights, *SET), expect=ExitCode.KIND_UNAVAILABLE
+    )
+    assert "leases" in applier(viewing, "apply", snapshot, expect=ExitCode.NOT_PERMITTED)
+
+
+def test_several_kubeconfigs_and_a_context_as_with_kubectl(
+    programs: Programs, insights: InsightsStandIn, cluster: ControlPlane
+) -> None:
+    first = programs.directory / "first"
+    first.write_text(
+        "apiVersion: v1\nkind: Config\ncurrent-context: away\n"
+        "clusters: [{name: away, cluster: {server: 'https://127.0.0.1:1'}}]\n"
+        "users: [{name: nobody, user: {}}]\ncontexts: [{name: away, context: {cluster: away, user: nobody}}]\n"
+    )
+    both = programs.with_(KUBECONFIG=f"{first}:{cluster.kubeconfig}")
+    snapshot = render(programs, insights, *SET)
+    context = _current_context(Path(cluster.kubeconfig))
+    applier(both, "plan", snapshot, "--context", context, expect=ExitCode.CHANGES)
+    assert "127.0.0.1:1" in applier(both, "plan", snapshot, expect=ExitCode.UNAVAILABLE)
+
+
+def test_exec_credentials_are_used(programs: Programs, insights: InsightsStandIn, cluster: ControlPlane) -> None:
+    plugin = programs.directory / "plugin"
+    credential = {
+        "apiVersion": "client.authentication.k8s.io/v1",
+        "kind": "ExecCredential",
+        "status": {"token": cluster.admin_token},
+    }
+    plugin.write_text(f"#!/bin/sh\necho '{json.dumps(credential)}'\n")
+    plugin.chmod(0o700)
+    import yaml
+
+    config = yaml.safe_load(Path(cluster.kubeconfig).read_text())
+    config["users"][0]["user"] = {
+        "exec": {
+            "apiVersion": "client.authentication.k8s.io/v1",
+            "command": str(plugin),
+            "interactiveMode": "Never",
+        }
+    }
+    (programs.directory / "exec.kubeconfig").write_text(yaml.safe_dump(config))
+    snapshot = render(programs, insights, *SET)
+    with_plugin = programs.with_(KUBECONFIG=str(programs.directory / "exec.kubeconfig"))
+    assert "4 to create" in applier(with_plugin, "plan", snapshot, expect=ExitCode.CHANGES)
+
+
+def _current_context(kubeconfig: Path) -> str:
+    import yaml
+
+    return str(yaml.safe_load(kubeconfig.read_text())["current-context"])
+
+
+def test_sync_watches_until_it_is_told_to_stop(programs: Programs, insights: InsightsStandIn) -> None:
+    insights.publish(CLUSTER, answer(*SET))
+    with programs.start("insights-applier", "sync", "--watch", "--sync-interval", "1s") as process:
+        assert process.stdout is not None
+        finished = 0
+        for line in process.stdout:
+            finished += json.loads(line)["msg"] == "Policy sync completed"
+            if finished == 2:
+                break
+        for line in process.stdout:
+            if json.loads(line)["msg"].startswith("Waiting"):
+                break
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=30)
+    assert process.returncode == 0
