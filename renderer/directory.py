@@ -12,7 +12,7 @@ import ctypes
 import fcntl
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,7 +47,7 @@ def replace_files(directory: Path, contents: Mapping[str, bytes], *, own: frozen
         if directory.exists() and not directory.is_dir():
             raise NotADirectoryError(20, "it is not a directory", str(directory))
         changed = compare(directory, contents, own=own)
-        if changed:
+        if changed or any(os.path.lexists(left) for left in _leftovers(directory)):
             _write(directory, contents, changed, last)
     except OSError as error:
         raise ConfigurationError(
@@ -79,11 +79,19 @@ def _bytes_at(path: Path) -> bytes | None:
 def _write(directory: Path, contents: Mapping[str, bytes], changed: Changed, last: str) -> None:
     directory.parent.mkdir(parents=True, exist_ok=True)
     with _locked(directory.parent):
-        staged = directory.parent / f".{directory.name}.rendering"
-        shutil.rmtree(staged, ignore_errors=True)
+        for left in _leftovers(directory):
+            shutil.rmtree(left, ignore_errors=True)
+        if not changed:
+            return
+        staged, _ = _leftovers(directory)
         if _stands_alone(directory) and _stage_and_swap(directory, staged, contents, changed):
             return
         _write_in_place(directory, contents, changed, last)
+
+
+def _leftovers(directory: Path) -> tuple[Path, Path]:
+    """Where a render makes its files, beside the directory or hidden in it; what a killed one leaves lies there."""
+    return directory.parent / f".{directory.name}.rendering", directory / ".rendering"
 
 
 @contextmanager
@@ -152,25 +160,31 @@ def _exchange(one: Path, other: Path) -> bool:
 
 
 def _write_in_place(directory: Path, contents: Mapping[str, bytes], changed: Changed, last: str) -> None:
-    directory.mkdir(exist_ok=True)
-    paths = [path for path in (*changed.added, *changed.changed) if path != last]
+    """Write beside the files first, so that a full disk changes none of them; then put each in its place."""
+    _, staged = _leftovers(directory)
+    new = sorted((*changed.added, *changed.changed), key=lambda path: (path == last, path))
+    try:
+        for path in new:
+            _write_file(staged / path, contents[path])
+        for path in new:
+            if path == last:
+                _remove(directory, changed.removed)
+            (directory / path).parent.mkdir(parents=True, exist_ok=True)
+            (staged / path).replace(directory / path)
+        _remove(directory, changed.removed)
+    finally:
+        shutil.rmtree(staged, ignore_errors=True)
+
+
+def _remove(directory: Path, paths: Iterable[str]) -> None:
     for path in paths:
-        _write_file(directory / path, contents[path])
-    for path in changed.removed:
         (directory / path).unlink(missing_ok=True)
         _remove_empty_folders(directory, Path(path).parent)
-    if last in (*changed.added, *changed.changed):
-        _write_file(directory / last, contents[last])
 
 
 def _write_file(path: Path, data: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name[:200]}.{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes(data)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    path.write_bytes(data)
 
 
 def _remove_empty_folders(directory: Path, relative: Path) -> None:

@@ -106,7 +106,7 @@ def tools(names: tuple[str, ...], only_list: bool) -> None:
 
 @click.group("ci/cluster")
 def cluster() -> None:
-    r"""Start and end a real Kubernetes control plane on the loopback, without containers.
+    """Start and end a real Kubernetes control plane on the loopback, without containers.
 
     Always: etcd, kube-apiserver and Kyverno's CRDs. Several clusters run side by side, each with a directory
     of its own. The tools must be built (`ci/tools`).
@@ -115,7 +115,7 @@ def cluster() -> None:
       ci/cluster up --dir /tmp/c1 --with kyverno
       kubectl --kubeconfig /tmp/c1/kubeconfig get clusterpolicies
       ci/cluster down --dir /tmp/c1
-    """
+    """  # noqa: D301 - click wants a real backspace before lines that are to stay as they are
 
 
 @cluster.command("up")
@@ -146,7 +146,11 @@ def up(directory: Path, parts: Sequence[str], audit: bool) -> None:
 @_directory
 @click.option("--keep-logs", is_flag=True, help="Leave DIR/logs.")
 def down_command(directory: Path, keep_logs: bool) -> None:
-    """End the cluster in DIR and remove what it wrote, also after a crash; nothing else is touched."""
+    """End the cluster in DIR and remove what it wrote.
+
+    Works after a crash too. Only processes that this cluster's `up` started are ended, and only its own files
+    are removed. Nothing to do is no error.
+    """
     ended = down(directory, keep_logs=keep_logs)
     click.echo(f"{ended} process{'' if ended == 1 else 'es'} ended." if ended else f"{directory}: nothing was up.")
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
-from ci.testbed import components, kyverno, paths, pki, store, toolchain
+from ci.testbed import components, kyverno, paths, pki, processes, store, toolchain
 from ci.testbed.api import Api
 from ci.testbed.directory import ClusterDirectory
 from ci.testbed.pki import Credentials
@@ -92,8 +92,9 @@ class ControlPlane:
                     plane._watcher = Watcher(place, state.mark)
                 plane._bring_up(prepared, source, frozenset(parts), audit=audit, report=report)
             except BaseException:
-                plane._end()
-                place.remove(keep_logs=True)
+                with processes.uninterrupted():
+                    plane._end()
+                    place.remove(keep_logs=True)
                 raise
         return plane
 

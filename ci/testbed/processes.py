@@ -129,6 +129,16 @@ def marked(mark: str) -> Iterator[Process]:
             yield Process(name=Path(executable).name, pid=pid, started=stat[1], executable=executable)
 
 
+@contextlib.contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Let a second Ctrl-C wait until the cleaning up after the first is done; for a short time only."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def listening_inodes(table: str, port: int) -> frozenset[str]:
     """The socket inodes that listen on `port`, from the text of a /proc/PID/net/tcp table."""
     rows = (line.split() for line in table.splitlines()[1:])

@@ -29,8 +29,10 @@ from renderer.manifest.jsontypes import Json, JsonObject
 #: What libyaml means where it says it in terms of its own grammar.
 _MEANS: Final = {
     "did not find expected <document start>": "there is more after the end of the document, which Kubernetes"
-    " would ignore (or a % directive, which it does not know)",
+    " would ignore; or a % directive is above, which it does not know",
 }
+#: How many characters aliases may add to one document: ten times what etcd stores of an object.
+_MOST_COPIED: Final = 15_000_000
 _MERGE_TAG: Final = "tag:yaml.org,2002:merge"
 _MIXED: Final = "is merged with one of another type, and Kubernetes keeps either, by chance; quote both"
 _TWICE: Final = "appears twice in one mapping, and Kubernetes would keep the last only"
@@ -69,6 +71,8 @@ class _Anchored:
     complete: bool = False
     value: Json = None
     nodes: int = 0
+    #: How long its texts are together; counted when it is used.
+    characters: int | None = None
 
 
 def build(text: bytes, *, depth: int, nodes: int) -> Built:
@@ -94,11 +98,9 @@ def _at(event: Event, message: str) -> Finding:
 
 
 def _syntax_error(error: yaml.YAMLError, text: bytes) -> Finding:
-    if isinstance(error, yaml.MarkedYAMLError):
-        mark = error.problem_mark or error.context_mark
-        message = _MEANS.get(error.problem or "", "") or ", ".join(filter(None, (error.context, error.problem)))
-        if mark is not None:
-            return Finding(line=mark.line, column=mark.column, message=f"not YAML: {message}")
+    if isinstance(error, yaml.MarkedYAMLError) and (mark := error.problem_mark or error.context_mark):
+        message = "not YAML: " + ", ".join(filter(None, (error.context, error.problem)))
+        return Finding(line=mark.line, column=mark.column, message=_MEANS.get(error.problem or "", message))
     offset = getattr(error, "position", 0)
     reason = getattr(error, "reason", str(error))
     start = text.rfind(b"\n", 0, offset) + 1
@@ -119,6 +121,7 @@ class _Builder:
         self._depth_limit = depth
         self._nodes = 1
         self._from_aliases = 0
+        self._copied = 0
         self._nodes_limit = nodes
 
     def document(self) -> tuple[Json, int]:
@@ -156,8 +159,6 @@ class _Builder:
             raise _Stop(event, f"nested more than {self._depth_limit} deep")
         value = self._mapping() if type(event) is MappingStartEvent else self._sequence()
         self._depth -= 1
-        if self._nodes > self._nodes_limit:
-            raise _Stop(event, f"the document has more than {self._nodes_limit} keys and values")
         return value
 
     def _sequence(self) -> list[Json]:
@@ -165,6 +166,8 @@ class _Builder:
         next_event = self._next
         while type(event := next_event()) is not SequenceEndEvent:
             self._nodes += 1
+            if self._nodes > self._nodes_limit:
+                raise self._too_many(event)
             text = _text(event)
             items.append(self._value(event) if text is None else text)
         return items
@@ -183,6 +186,8 @@ class _Builder:
                     continue
                 key = self._key(event)
             self._nodes += 2
+            if self._nodes > self._nodes_limit:
+                raise self._too_many(event)
             value_event = next_event()
             value = _text(value_event)
             if value is None:
@@ -257,6 +262,9 @@ class _Builder:
             self.findings.append(_at(event, str(error)))
             return None
 
+    def _too_many(self, event: Event) -> _Stop:
+        return _Stop(event, f"the document has more than {self._nodes_limit} keys and values")
+
     def _resolve(self, event: AliasEvent) -> _Anchored:
         """What the alias stands for, once it is known that writing it out stays within the limits."""
         anchored = self._anchors.get(event.anchor or "")
@@ -271,6 +279,11 @@ class _Builder:
         # The YAML library of Kubernetes refuses what consists of aliases almost only.
         if self._from_aliases > 100 and self._nodes > 1000 and self._from_aliases > 0.99 * self._nodes:
             raise _Stop(event, "Kubernetes refuses a document that is made of aliases almost only")
+        if anchored.characters is None:
+            anchored.characters = _characters(anchored.value)
+        self._copied += anchored.characters
+        if self._copied > _MOST_COPIED:
+            raise _Stop(event, f"aliases make this document more than {_MOST_COPIED} characters longer")
         return anchored
 
 
@@ -295,3 +308,11 @@ def _copy(value: Json) -> Json:
     if type(value) is list:
         return [_copy(item) for item in value]
     return value
+
+
+def _characters(value: Json) -> int:
+    if isinstance(value, str):
+        return len(value)
+    if isinstance(value, dict):
+        return sum(len(key) + _characters(item) for key, item in value.items())
+    return sum(map(_characters, value)) if isinstance(value, list) else 0

@@ -63,11 +63,11 @@ def _scalars(text: bytes, source: str) -> Iterator[Finding]:
 def _difference(event: ScalarEvent, source: str, in_flow: bool) -> str:
     assert event.start_mark is not None  # noqa: S101 (libyaml marks every event)
     assert event.end_mark is not None  # noqa: S101
-    written = source[event.start_mark.index : event.end_mark.index]
-    if event.style == '"' and "/" in _ESCAPE.findall(written):
+    start, end = event.start_mark.index, event.end_mark.index
+    if event.style == '"' and "/" in _ESCAPE.findall(source[start:end]):
         return r"Kubernetes does not know the escape `\/`; write `/`"
     if in_flow and not event.style and "?" in event.value:
         return "Kubernetes takes a `?` within [] or {} for a key; put the text in quotes"
-    if in_flow and event.tag and not event.value and source[event.end_mark.index :].startswith(","):
+    if in_flow and event.tag and not event.value and source.startswith(",", end):
         return "Kubernetes takes the `,` for a part of the tag; put a space before it"
     return ""

@@ -93,14 +93,15 @@ def load_documents(
     if len(data) > limits.bytes:
         message = f"{len(data)} bytes are more than the limit of {limits.bytes}"
         return [], [Problem(source=source, message=message)]
-    for part in _split(data, source):
+    for count, part in enumerate(_split(data, source), start=1):
+        if count > limits.documents:
+            line = part.line if isinstance(part, Problem) else part.first_line
+            message = f"there are more than {limits.documents} documents"
+            problems.append(Problem(source=source, line=line, message=message))
+            break
         if isinstance(part, Problem):
             problems.append(part)
             continue
-        if part.number > limits.documents:
-            message = f"there are more than {limits.documents} documents"
-            problems.append(Problem(source=source, line=part.first_line, message=message))
-            break
         built = _read(part, limits)
         problems += (
             Problem(

@@ -28,7 +28,7 @@ from renderer.manifest.jsontypes import JsonObject
 from renderer.manifest.kinds import KINDS
 from tests.support.cluster import AGENT_NAMESPACE, wipe
 
-_PATIENCE_S = 60
+_PATIENCE_S = 120
 _CLI = [sys.executable, "-P", "-m", "ci.testbed.cli", "cluster"]
 _BASE_LINE = "etcd, kube-apiserver and CRDs ready"
 
@@ -255,6 +255,7 @@ class TestEnding:
             assert child.stdout.readline().startswith(_BASE_LINE)
             state = state_of(directory)
             child.send_signal(number)
+            child.send_signal(number)  # as impatient people do
             assert child.wait(_PATIENCE_S) == expected
         assert len(state.processes) >= 2
         return state

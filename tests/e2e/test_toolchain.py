@@ -146,10 +146,8 @@ version = "1.0"
 """
 
 
-@pytest.fixture
-def tree(tmp_path: Path) -> Path:
+def plant(root: Path) -> Path:
     """A project like ours as far as `ci/install` sees it, that needs nothing from the network."""
-    root = tmp_path / "a project"
     (root / "ci").mkdir(parents=True)
     shutil.copy(paths.ROOT / "ci" / "install", root / "ci" / "install")
     (root / "ci" / "constraints.txt").write_text("# nothing\n")
@@ -158,9 +156,24 @@ def tree(tmp_path: Path) -> Path:
     return root
 
 
-def install(tree: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project with its environment, made by two runs at once, of which one did the work."""
+    root = plant(tmp_path_factory.mktemp("made") / "a project")
+    command = [str(root / "ci" / "install")]
+    with (
+        subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as one,
+        subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as two,
+    ):
+        outputs = [run.communicate(timeout=_PATIENCE_S)[1] for run in (one, two)]
+    assert (one.returncode, two.returncode) == (0, 0), outputs
+    assert sorted("Making" in output for output in outputs) == [False, True]
+    return root
+
+
+def install(root: Path, **variables: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [str(tree / "ci" / "install")],
+        [str(root / "ci" / "install")],
         cwd="/",
         env={**os.environ, **variables},
         capture_output=True,
@@ -170,54 +183,52 @@ def install(tree: Path, **variables: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def python_of(tree: Path) -> str:
-    """Proof that the environment works and that the project is in it."""
-    command = [str(tree / ".venv" / "bin" / "python"), "-c", "import backend; print(backend.__file__)"]
+def environment_of(root: Path) -> int:
+    """Another number for an environment that was made anew."""
+    return (root / ".venv" / "pyvenv.cfg").stat().st_ino
+
+
+def project_in(root: Path) -> str:
+    """Where the environment's Python finds the project."""
+    command = [str(root / ".venv" / "bin" / "python"), "-c", "import backend; print(backend.__file__)"]
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
 
 class TestInstall:
-    def test_makes_repairs_and_then_leaves_the_environment_alone(self, tree: Path) -> None:
-        first = install(tree)
-        assert first.returncode == 0, first.stderr
-        assert python_of(tree) == str(tree / "backend.py")
-        made = (tree / ".venv" / "pyvenv.cfg").stat().st_ino
-        assert install(tree).stdout.startswith("Up to date")
-        (tree / "ci" / "constraints.txt").write_text("# nothing else\n")
-        assert "Making the environment" in install(tree).stderr
-        assert (tree / ".venv" / "pyvenv.cfg").stat().st_ino == made
-        (tree / ".venv" / ".unfinished").touch()  # as a run that was killed leaves it
-        (tree / ".venv" / "bin" / "python").unlink()
-        assert install(tree).returncode == 0
-        assert python_of(tree) == str(tree / "backend.py")
+    def test_project_is_in_the_environment_and_nothing_is_done_twice(self, made: Path) -> None:
+        assert project_in(made) == str(made / "backend.py")
+        assert install(made).stdout.startswith("Up to date")
 
-    def test_two_runs_at_once_make_it_once(self, tree: Path) -> None:
-        command = [str(tree / "ci" / "install")]
-        with (
-            subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as one,
-            subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as two,
-        ):
-            outputs = [run.communicate(timeout=_PATIENCE_S)[1] for run in (one, two)]
-        assert (one.returncode, two.returncode) == (0, 0)
-        assert sorted("Making" in output for output in outputs) == [False, True]
-        assert python_of(tree) == str(tree / "backend.py")
+    def test_changed_pins_are_brought_into_the_same_environment(self, made: Path) -> None:
+        before = environment_of(made)
+        (made / "ci" / "constraints.txt").write_text("# nothing else\n")
+        assert "Making the environment" in install(made).stderr
+        assert environment_of(made) == before
 
-    def test_package_that_cannot_be_had_is_an_error_and_harms_nothing(self, tree: Path) -> None:
-        assert install(tree).returncode == 0
-        made = (tree / ".venv" / "pyvenv.cfg").stat().st_ino
-        (tree / "ci" / "constraints.txt").write_text(f"nothing==1.0 --hash=sha256:{'0' * 64}\n")
-        failed = install(tree, PIP_NO_INDEX="1", PIP_FIND_LINKS="")
+    def test_package_that_cannot_be_had_is_an_error_and_harms_nothing(self, made: Path) -> None:
+        before = environment_of(made)
+        (made / "ci" / "constraints.txt").write_text(f"nothing==1.0 --hash=sha256:{'0' * 64}\n")
+        failed = install(made, PIP_NO_INDEX="1", PIP_FIND_LINKS="")
         assert failed.returncode == 69
         assert failed.stderr.splitlines()[-1].startswith("Error: The packages could not be installed")
-        (tree / "ci" / "constraints.txt").write_text("# nothing\n")
-        assert install(tree).returncode == 0
-        assert (tree / ".venv" / "pyvenv.cfg").stat().st_ino == made
+        (made / "ci" / "constraints.txt").write_text("# nothing\n")
+        assert install(made).returncode == 0
+        assert environment_of(made) == before
+
+    def test_environment_of_a_killed_run_is_made_anew(self, made: Path) -> None:
+        before = environment_of(made)
+        (made / ".venv" / ".unfinished").touch()
+        (made / ".venv" / "bin" / "python").unlink()
+        assert install(made).returncode == 0
+        assert environment_of(made) != before
+        assert project_in(made) == str(made / "backend.py")
 
     @pytest.mark.parametrize(
         ("python", "said"),
         [("exit 1", "no python3"), ('[ "$1" = --version ] && echo Python 3.9.2; exit 1', "Python 3.9.2")],
     )
-    def test_old_or_missing_python_is_one_clear_error(self, tree: Path, tmp_path: Path, python: str, said: str) -> None:
+    def test_old_or_missing_python_is_one_clear_error(self, tmp_path: Path, python: str, said: str) -> None:
+        tree = plant(tmp_path / "tree")
         bare = tmp_path / "bin"
         bare.mkdir()
         for name in ("sh", "dirname", "cat", "cksum", "mkdir", "rm"):

@@ -64,10 +64,10 @@ def kubectl(*arguments: str, files: Path | str, stdin: bytes = b"") -> Seen:
 def decoded(text: str) -> list[Any]:
     """All values of a text that holds one after the other."""
     decoder, found, place = json.JSONDecoder(), [], 0
-    while place < len(text.rstrip()):
+    while place < len(text):
         value, place = decoder.raw_decode(text, place)
         found.append(value)
-        place += len(text[place:]) - len(text[place:].lstrip())
+        place += text.startswith("\n", place)
     return found
 
 

@@ -286,7 +286,9 @@ REFUSED: Final = (
 
 #: What is significant to a reader of YAML; put together by chance it makes all kinds of mistakes.
 FRAGMENTS: Final = (
-    *("\n", "\n  ", "\n- ", "\n---\n", "\n...\n", "a: ", "b: ", "- ", "? ", ": ", "[", "]", "{", "}", ", ", "&x ", "*x"),
-    *("<<: ", "!!str ", "!!int ", "!!binary ", "!y ", "|\n", ">-\n", "|2\n", '"', "'", "\\", "\\/", "#", "%YAML 1.2", "\t"),
+    *("\n", "\n  ", "\n- ", "\n---\n", "\n...\n", "a: ", "b: ", "- ", "? ", ": ", "[", "]", "{", "}", ", "),
+    *("&x ", "*x"),
+    *("<<: ", "!!str ", "!!int ", "!!binary ", "!y ", "|\n", ">-\n", "|2\n", '"', "'", "\\", "\\/", "#"),
+    *("%YAML 1.2", "\t"),
     *("\r", "\u2028", "\x85", "\x00", "\ufeff", "\\ud83d", "1", ".inf", "99999999999999999999", '{"a": ', "}"),
 )  # fmt: skip

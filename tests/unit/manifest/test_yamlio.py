@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -157,6 +158,7 @@ def test_limits_documents() -> None:
         [{"a": 1}, {"b": 1}],
         ["in.yaml:5: there are more than 2 documents"],
     )
+    assert len(read("---x\n" * 1000, documents=2)[1]) == 3
 
 
 @pytest.mark.parametrize("text", ["[[[{}]]]", "- - - {}", '{"a": {"b": {"c": []}}}'])
@@ -180,12 +182,14 @@ def test_limits_nodes(text: str) -> None:
     assert "more than 4 " in problem
 
 
+def test_limits_problems_with_nodes() -> None:
+    assert len(read("a: 1\n" * 1000, nodes_after_aliases=10)[1]) == 4
+
+
 def bomb(first: str, item: str, levels: int = 30) -> str:
     """Each level holds ten of the one before it."""
-    lines = [f"v0: &v0 {first}"]
-    for level in range(1, levels):
-        lines.append(f"v{level}: &v{level} {item.replace('@', f'*v{level - 1}')}")
-    return "\n".join(lines)
+    lines = [f"v{level}: &v{level} {item.replace('@', f'*v{level - 1}')}" for level in range(1, levels)]
+    return "\n".join([f"v0: &v0 {first}", *lines])
 
 
 BOMBS = [
@@ -199,9 +203,23 @@ BOMBS = [
 
 @pytest.mark.parametrize("text", BOMBS, ids=["lists", "mappings", "merges", "padded"])
 def test_aliases_that_expand_without_end_are_an_error(text: str) -> None:
-    values, problems = read(text)
+    tracemalloc.start()
+    try:
+        values, problems = read(text)
+        _, peak_bytes = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
     assert values == []
     assert "aliases" in problems[0]
+    assert peak_bytes < 100_000_000
+
+
+def test_aliases_of_long_texts_are_an_error() -> None:
+    text = f"a: &a {'x' * 1_000_000}\nb: &b [*a, *a]\nc: [{', '.join(['*b'] * 8)}]\n"
+    assert read(text)[1] == [
+        "in.yaml:3:35 (document 1): aliases make this document more than 15000000 characters longer"
+    ]
+    assert read(text.replace(", *b]", "]").replace(", *b]", "]"))[1] == []
 
 
 def test_few_aliases_of_a_large_value_are_fine() -> None:
