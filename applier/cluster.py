@@ -10,9 +10,9 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, TypeVar
 from urllib.parse import quote
 
-from applier.connection import JSON_PATCH, Connection, ServerRefused
+from applier.connection import JSON_PATCH, Connection
 from applier.diff import FIELD_MANAGER
-from applier.ports import Live, Resource
+from applier.ports import Live, Resource, ServerRefused
 from renderer.errors import NotPermitted, RemoteError
 from renderer.manifest.identity import Identity
 from renderer.manifest.jsontypes import Json, JsonObject

@@ -8,7 +8,6 @@ import os
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -20,6 +19,7 @@ import yaml
 from kubernetes import client, config
 from kubernetes.config.config_exception import ConfigException
 
+from applier.ports import ServerRefused, Status
 from renderer.errors import ConfigurationError, Failure, NotPermitted, RemoteError
 from renderer.http import PassingError, retry_after_seconds, user_agent
 
@@ -38,24 +38,6 @@ _RETRY_SECONDS: Final = 60.0
 _CHECK_CONFIG: Final = (
     "Check KUBECONFIG (--kubeconfig) and --context; `kubectl version` with the same settings must work."
 )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Status:
-    """A refusal of the server, as its Status object tells it."""
-
-    code: int
-    reason: str
-    message: str
-    causes: tuple[tuple[str, str], ...] = ()
-
-
-class ServerRefused(Failure):
-    """The server answered with an error status that is about the request; `status` says which."""
-
-    def __init__(self, status: Status, *, hint: str = "") -> None:
-        super().__init__(f"{status.message} ({status.code} {status.reason})", hint=hint)
-        self.status = status
 
 
 class Connection:

@@ -19,7 +19,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from applier.connection import ServerRefused
+from applier.ports import ServerRefused
 from applier.stop import Stop
 from renderer import logs
 from renderer.errors import ConfigurationError, Failure, Locked, NotPermitted

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from applier.verdict import Verdict
+from renderer.errors import Failure
 from renderer.manifest.document import Policy
 from renderer.manifest.identity import Identity
 from renderer.manifest.jsontypes import Json, JsonObject
@@ -34,6 +35,24 @@ class Live:
     resources: Mapping[Kind, Resource]
     objects: Mapping[Identity, JsonObject]
     unreadable: Mapping[Kind, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Status:
+    """A refusal of the server, as its Status object tells it."""
+
+    code: int
+    reason: str
+    message: str
+    causes: tuple[tuple[str, str], ...] = ()
+
+
+class ServerRefused(Failure):
+    """The server answered with an error status that is about the request; `status` says which."""
+
+    def __init__(self, status: Status, *, hint: str = "") -> None:
+        super().__init__(f"{status.message} ({status.code} {status.reason})", hint=hint)
+        self.status = status
 
 
 class Cluster(Protocol):

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 
 from applier import diff
 from applier.change import Action, Change
-from applier.connection import ServerRefused
-from applier.ports import Cluster
+from applier.ports import Cluster, ServerRefused
 from applier.verdict import Finding, Layer, Verdict
 from renderer.errors import Problem
 from renderer.manifest.identity import Identity

@@ -9,9 +9,8 @@ from typing import Final
 
 from applier import diff
 from applier.change import Action, Change
-from applier.connection import ServerRefused
 from applier.order import ordered
-from applier.ports import Cluster
+from applier.ports import Cluster, ServerRefused
 from applier.stop import Stop
 from renderer import logs
 from renderer.errors import ExitCode, Failure, RemoteError

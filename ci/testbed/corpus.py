@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from applier.cluster import KubernetesCluster
-from applier.connection import Connection, ServerRefused
-from applier.ports import Validator
+from applier.connection import Connection
+from applier.ports import ServerRefused, Validator
 from ci.testbed import paths, toolchain
 from renderer.manifest import yamlio
 from renderer.manifest.document import Policy, parse

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from typing import Any, Final
 from urllib.parse import quote
 
-from applier.connection import JSON_PATCH, Connection, ServerRefused
+from applier.connection import JSON_PATCH, Connection
+from applier.ports import ServerRefused
 from renderer.manifest.identity import Identity
 from renderer.manifest.jsontypes import Json, JsonObject
 from renderer.manifest.normalize import content

@@ -13,8 +13,7 @@ from typing import Any
 
 import jsonpatch
 
-from applier.connection import ServerRefused, Status
-from applier.ports import Live
+from applier.ports import Live, ServerRefused, Status
 from renderer.errors import RemoteError
 from renderer.manifest.identity import Identity
 from renderer.manifest.jsontypes import Json, JsonObject

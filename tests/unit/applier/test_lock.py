@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from applier import lock
-from applier.connection import ServerRefused, Status
 from applier.lock import Durations
+from applier.ports import ServerRefused, Status
 from applier.stop import Stop
 from renderer.errors import Locked, RemoteError
 from renderer.manifest.jsontypes import JsonObject

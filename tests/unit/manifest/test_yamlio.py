@@ -215,11 +215,11 @@ def test_aliases_that_expand_without_end_are_an_error(text: str) -> None:
 
 
 def test_aliases_of_long_texts_are_an_error() -> None:
-    text = f"a: &a {'x' * 1_000_000}\nb: &b [*a, *a]\nc: [{', '.join(['*b'] * 8)}]\n"
-    assert read(text)[1] == [
-        "in.yaml:3:35 (document 1): aliases make this document more than 15000000 characters longer"
+    text = f"a: &a {'x' * 1_000_000}\nb: &b [*a, *a]\nc: [{', '.join(['*b'] * 6)}]\n"
+    assert read(text)[1] == []
+    assert read(text.replace("]\n", ", *b]\n").replace("*a, *b", "*a"))[1] == [
+        "in.yaml:3:29 (document 1): aliases make this document more than 15000000 characters longer"
     ]
-    assert read(text.replace(", *b]", "]").replace(", *b]", "]"))[1] == []
 
 
 def test_few_aliases_of_a_large_value_are_fine() -> None:
