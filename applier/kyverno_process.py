@@ -191,9 +191,8 @@ def _environment(directory: Path) -> Mapping[str, str]:
         # For image registries, and whatever else honours a proxy.
         "HTTP_PROXY": _NOWHERE,
         "HTTPS_PROXY": _NOWHERE,
-        # For the calls that policies make; Kyverno's own switches.
+        # For the calls that policies make; Kyverno's own switch.
         "FLAG_HTTP_ALLOWLIST": _NOWHERE,
-        "FLAG_HTTP_BLOCKLIST": "0.0.0.0/0,::/0",
     }
 
 

@@ -37,9 +37,7 @@ class Identity:
         A name that no file can have is changed with a `~`, which no policy's name holds.
         """
         return "/".join(
-            part
-            for part in (self.kind.resource, _portable(self.namespace), f"{_portable(self.name)}.yaml")
-            if part
+            part for part in (self.kind.resource, _portable(self.namespace), f"{_portable(self.name)}.yaml") if part
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.server
+import json
 import os
 import re
 import signal
@@ -15,7 +16,9 @@ from typing import Any, Final
 
 import pytest
 
+from applier import kyverno_output as output
 from applier.kyverno_cli import KyvernoCli
+from applier.kyverno_process import KyvernoProcess
 from applier.verdict import Layer, Verdict
 from renderer.errors import ConfigurationError, ExitCode, Failure, InvalidPolicies
 from renderer.manifest import document, kinds, yamlio
@@ -488,7 +491,10 @@ def test_policies_that_reach_out_reach_nothing(cli: KyvernoCli, recorder: http.s
         f"image.GetMetadata('{host}/a/b:v1').digest == 'x'",
         matchConstraints=everything,
     )
-    signed = image_check(f"verifyImageSignatures('{host}/a/b:v1', [attestors.n]) > 0")
+    keyless = {"keyless": {"identities": [{"issuer": "https://issuer.invalid", "subject": "s"}]}}
+    signed = image_check(f"verifyImageSignatures('{host}/a/b:v1', [attestors.n]) > 0") | {
+        "attestors": [{"name": "n", "cosign": keyless}]
+    }
     verdict = cli.validate(
         [
             legacy("service", deny(wanted) | {"match": leases, "context": service}, background=False),
@@ -506,6 +512,38 @@ def test_policies_that_reach_out_reach_nothing(cli: KyvernoCli, recorder: http.s
     )
     assert recorder.asked == []  # type: ignore[attr-defined]
     assert verdict == Verdict()
+
+
+def test_calls_to_other_hosts_are_refused_before_they_are_made(tmp_path: Path) -> None:
+    # An address for documentation (RFC 5737): a call to it would hang rather than be refused.
+    context = [{"name": "x", "apiCall": {"service": {"url": "http://192.0.2.1/service"}}}]
+    wanted = {"key": "{{ x }}", "operator": "Equals", "value": "y"}
+    leases = {"any": [{"resources": {"kinds": ["Lease"]}}]}
+    bodies = {
+        "legacy": legacy("calls", deny(wanted) | {"match": leases, "context": context}, background=False).body,
+        "cel": validating(
+            "calls",
+            "http.Get('http://192.0.2.1/cel') == 1",
+            matchConstraints={
+                "resourceRules": [
+                    {"apiGroups": ["*"], "apiVersions": ["*"], "resources": ["*"], "operations": ["CREATE"]}
+                ]
+            },
+        ).body,
+        "lease": {
+            "apiVersion": "coordination.k8s.io/v1",
+            "kind": "Lease",
+            "metadata": {"name": "l", "namespace": "default"},
+        },
+    }
+    for name, body in bodies.items():
+        (tmp_path / f"{name}.yaml").write_text(json.dumps(body))
+    process = KyvernoProcess(path=tool("kyverno"), timeout_seconds=60)
+    report = ["--policy-report", "--output-format=json"]
+    printed = process.run(["apply", "legacy.yaml", "cel.yaml", "--resource=lease.yaml", *report], tmp_path)
+    refusals = [row.message for row in output.results(printed.stdout)]
+    assert len(refusals) == 2
+    assert all("is not permitted: no matching allowlist entry" in message for message in refusals)
 
 
 def script(directory: Path, *lines: str) -> Path:
@@ -570,20 +608,29 @@ def test_a_cli_that_ends_its_output_but_not_itself_is_stopped(tmp_path: Path) ->
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_while_it_starts_is_not_lost(tmp_path: Path, number: signal.Signals) -> None:
-    # The program itself sends the signal, as the first thing that it does.
-    code = (
-        "import signal, sys; from pathlib import Path; from applier.kyverno_cli import KyvernoCli\n"
-        "from tests.e2e.test_kyverno_cli import legacy, rule\n"
-        "signal.signal(signal.SIGTERM, signal.default_int_handler)\n"
-        "KyvernoCli(Path(sys.argv[1])).validate([legacy('any', rule())])"
-    )
-    pid = tmp_path / "pid"
-    program = script(tmp_path, f"echo $$ >{pid}; kill -{number.value} $PPID", "exec sleep 600")
+    # It arrives when the process runs, but before anybody could know its number.
+    code = f"""
+import signal, subprocess, sys
+from pathlib import Path
+from applier.kyverno_cli import KyvernoCli
+from tests.e2e.test_kyverno_cli import legacy, rule
+
+class Interrupted(subprocess.Popen):
+    def __init__(self, *arguments, **options):
+        super().__init__(*arguments, **options)
+        print(self.pid, flush=True)
+        signal.raise_signal({number.value})
+
+subprocess.Popen = Interrupted
+signal.signal(signal.SIGTERM, signal.default_int_handler)
+KyvernoCli(Path(sys.argv[1])).validate([legacy("any", rule())])
+"""
+    program = script(tmp_path, "exec sleep 600")
     done = subprocess.run(
         [sys.executable, "-c", code, str(program)], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
     )
     assert "KeyboardInterrupt" in done.stderr
-    assert has_ended(int(pid.read_text()))
+    assert has_ended(int(done.stdout))
 
 
 def test_an_interrupt_stops_the_cli_too(tmp_path: Path) -> None:
@@ -592,11 +639,12 @@ def test_an_interrupt_stops_the_cli_too(tmp_path: Path) -> None:
     program = script(tmp_path, f"echo $$ >{started}", "exec sleep 600")
     with start_validation(program, timeout_seconds=300) as validation:
         child = int(started.read_text())
-        assert os.getsid(child) != os.getsid(validation.pid)
+        sessions = {os.getsid(child), os.getsid(validation.pid)}
         validation.send_signal(signal.SIGINT)
         _, stderr = validation.communicate(timeout=60)
     assert "KeyboardInterrupt" in stderr
     assert has_ended(child)
+    assert len(sessions) == 2, "a Ctrl-C at the terminal would reach it"
 
 
 def start_validation(program: Path, *, timeout_seconds: float) -> subprocess.Popen[str]:

@@ -12,7 +12,7 @@ from typing import Final
 from yaml import CBaseLoader
 from yaml.events import CollectionEndEvent, CollectionStartEvent, ScalarEvent, StreamEndEvent
 
-from renderer.manifest.construct import Finding
+from renderer.manifest.yamlio.construct import Finding
 
 _SUSPECT: Final = re.compile(rb"\\/|\?|\xef\xbb\xbf|![^\s!]*,")
 _ESCAPE: Final = re.compile(r"\\(.)", re.DOTALL)

@@ -14,8 +14,8 @@ from typing import Final
 from yaml.nodes import ScalarNode
 from yaml.resolver import Resolver
 
-from renderer.manifest import scalars
 from renderer.manifest.jsontypes import Json
+from renderer.manifest.yamlio import scalars
 
 #: Keys that people look for first, in this order at every level; all others follow by the alphabet.
 _LEADING: Final = (

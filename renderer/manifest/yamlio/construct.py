@@ -23,8 +23,8 @@ from yaml.events import (
     StreamEndEvent,
 )
 
-from renderer.manifest import scalars
 from renderer.manifest.jsontypes import Json, JsonObject
+from renderer.manifest.yamlio import scalars
 
 #: What libyaml means where it says it in terms of its own grammar.
 _MEANS: Final = {

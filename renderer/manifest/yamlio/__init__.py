@@ -13,11 +13,11 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from renderer.errors import DocumentErrors, Problem
-from renderer.manifest import dialect, jsonstream
-from renderer.manifest.construct import Built, build
-from renderer.manifest.emitter import dump
 from renderer.manifest.jsontypes import Json
-from renderer.manifest.positions import find_line
+from renderer.manifest.yamlio import dialect, jsonstream
+from renderer.manifest.yamlio.construct import Built, build
+from renderer.manifest.yamlio.emitter import dump
+from renderer.manifest.yamlio.positions import find_line
 
 __all__ = ["DEFAULT_LIMITS", "Document", "Limits", "dump", "load", "load_documents"]
 

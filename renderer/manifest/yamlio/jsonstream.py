@@ -7,9 +7,9 @@ import re
 from collections import Counter
 from typing import Final, NoReturn
 
-from renderer.manifest import scalars
-from renderer.manifest.construct import Built, Finding
 from renderer.manifest.jsontypes import Json, JsonObject
+from renderer.manifest.yamlio import scalars
+from renderer.manifest.yamlio.construct import Built, Finding
 
 #: How much of a stream Kubernetes looks at to see whether it is JSON.
 _LOOK_AHEAD: Final = 4096

@@ -8,7 +8,7 @@ import yaml
 from yaml import CBaseLoader
 from yaml.events import CollectionEndEvent, CollectionStartEvent, Event, MappingStartEvent, ScalarEvent
 
-from renderer.manifest import scalars
+from renderer.manifest.yamlio import scalars
 
 
 def find_line(text: bytes, path: Sequence[str | int]) -> int | None:
