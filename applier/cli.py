@@ -88,7 +88,7 @@ def cli() -> None:
 @config_option
 @log_level_option
 def plan(directory: Path, exit_zero: bool, diff: bool, log_level: str, **settings: Any) -> int:
-    r"""Show what `apply DIR` would change on the cluster, and change nothing.
+    """Show what `apply DIR` would change on the cluster, and change nothing.
 
     It needs rights to read only. Exit codes: 0 nothing to change, 2 changes, 20 the server refuses a policy,
     11 to 19 a guard refuses the plan.
@@ -122,7 +122,7 @@ def plan(directory: Path, exit_zero: bool, diff: bool, log_level: str, **setting
 @config_option
 @log_level_option
 def validate(directory: Path, log_level: str, **settings: Any) -> int:
-    r"""Check every policy of a snapshot with the kyverno CLI and with the cluster, and change nothing.
+    """Check every policy of a snapshot with the kyverno CLI and with the cluster, and change nothing.
 
     All errors are shown in one pass. Exit codes: 0 all are valid, 20 at least one is not.
 
@@ -168,7 +168,7 @@ def validate(directory: Path, log_level: str, **settings: Any) -> int:
 @config_option
 @log_level_option
 def apply(directory: Path, dry_run: bool, log_level: str, **settings: Any) -> int:
-    r"""Make the cluster hold exactly the snapshot's policies: all of them, or it stays as it was.
+    """Make the cluster hold exactly the snapshot's policies: all of them, or it stays as it was.
 
     Only policies that Insights owns are changed or deleted. Every write is validated and dry-run before the first
     is made; when one fails, those made are undone (exit code 30).
@@ -219,7 +219,7 @@ def apply(directory: Path, dry_run: bool, log_level: str, **settings: Any) -> in
 @config_option
 @log_level_option
 def sync(watch: bool, sync_interval: float, job_type: str, log_level: str, **settings: Any) -> int:  # noqa: ARG001 - its choice is the check
-    r"""Fetch the policies from Insights and apply them, as one process and without a file: for use in the cluster.
+    """Fetch the policies from Insights and apply them, as one process and without a file: for use in the cluster.
 
     Ends with one line that sums up what was applied, updated, removed and failed, and reports each to Insights.
 

@@ -59,7 +59,7 @@ def cli() -> None:
 @config_option
 @log_level_option
 def render(out: Path, allow_empty: bool, log_level: str, **settings: Any) -> int:
-    r"""Fetch the policies wanted on one cluster and write them as a snapshot.
+    """Fetch the policies wanted on one cluster and write them as a snapshot.
 
     The directory then holds one file a policy, a kustomization.yaml and a snapshot.lock; files of yours stay.
     A second run with the same answer changes no byte. One broken document, and nothing is written.
@@ -102,7 +102,7 @@ def render(out: Path, allow_empty: bool, log_level: str, **settings: Any) -> int
 @config_option
 @log_level_option
 def check(directory: Path, log_level: str) -> int:
-    r"""Verify that a snapshot is exactly what its snapshot.lock says.
+    """Verify that a snapshot is exactly what its snapshot.lock says.
 
     What is edited, truncated, missing or extra is named, and the exit code is 65.
 
@@ -126,7 +126,7 @@ def check(directory: Path, log_level: str) -> int:
 @config_option
 @log_level_option
 def show(directory: Path, log_level: str) -> int:
-    r"""List the policies of a snapshot as a table: kind, namespace, name, whether it blocks anything, and its title.
+    """List the policies of a snapshot as a table: kind, namespace, name, whether it blocks anything, and its title.
 
     \b
     Example:

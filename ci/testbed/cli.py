@@ -115,7 +115,7 @@ def cluster() -> None:
       ci/cluster up --dir /tmp/c1 --with kyverno
       kubectl --kubeconfig /tmp/c1/kubeconfig get clusterpolicies
       ci/cluster down --dir /tmp/c1
-    """  # noqa: D301 - click wants a real backspace before lines that are to stay as they are
+    """
 
 
 @cluster.command("up")

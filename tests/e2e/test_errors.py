@@ -228,5 +228,5 @@ def test_help_and_version(offline: Programs) -> None:
         assert "Commands:" in offline.run(program, "--help").stdout
     for command in ("plan", "validate", "apply", "sync"):
         shown = offline.run("insights-applier", command, "--help").stdout
-        assert "Example" in shown
+        assert "\n  Example" in shown
         assert "LOG_LEVEL" in shown
