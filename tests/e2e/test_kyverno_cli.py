@@ -16,9 +16,8 @@ from typing import Any, Final
 
 import pytest
 
-from applier import kyverno_output as output
-from applier.kyverno_cli import KyvernoCli
-from applier.kyverno_process import KyvernoProcess
+from applier.kyverno_cli import KyvernoCli, output
+from applier.kyverno_cli.process import KyvernoProcess
 from applier.verdict import Layer, Verdict
 from renderer.errors import ConfigurationError, ExitCode, Failure, InvalidPolicies
 from renderer.manifest import document, kinds, yamlio
@@ -491,9 +490,13 @@ def test_policies_that_reach_out_reach_nothing(cli: KyvernoCli, recorder: http.s
         f"image.GetMetadata('{host}/a/b:v1').digest == 'x'",
         matchConstraints=everything,
     )
-    keyless = {"keyless": {"identities": [{"issuer": "https://issuer.invalid", "subject": "s"}]}}
+    keyless = {
+        "keyless": {"identities": [{"issuer": "https://issuer.invalid", "subject": "s"}]},
+        "ctlog": {"url": "https://log.invalid"},
+    }
     signed = image_check(f"verifyImageSignatures('{host}/a/b:v1', [attestors.n]) > 0") | {
-        "attestors": [{"name": "n", "cosign": keyless}]
+        "matchImageReferences": [{"glob": "*"}],
+        "attestors": [{"name": "n", "cosign": keyless}],
     }
     verdict = cli.validate(
         [

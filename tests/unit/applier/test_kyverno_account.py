@@ -7,9 +7,9 @@ from typing import Any, Final
 
 import pytest
 
-from applier import kyverno_account as account
-from applier.kyverno_account import Batch, Probe, Step
-from applier.kyverno_output import Reading, Refusal, Result
+from applier.kyverno_cli import account
+from applier.kyverno_cli.account import Batch, Probe, Step
+from applier.kyverno_cli.output import Reading, Refusal, Result
 from applier.verdict import Verdict
 from renderer.manifest import kinds
 from renderer.manifest.document import Policy

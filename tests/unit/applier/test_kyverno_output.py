@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from applier import kyverno_output as output
-from applier.kyverno_output import Refusal, Result
+from applier.kyverno_cli import output
+from applier.kyverno_cli.output import Refusal, Result
 
 LOG = "2026-11-24T18:05:22Z -2 github.com/kyverno/kyverno@v1.19.1/cmd/cli/kubectl-kyverno/commands/apply/x.go"
 ERROR = LOG.replace(" -2 ", " ERR ")

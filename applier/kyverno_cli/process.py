@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NoReturn
 
-from applier import kyverno_output as output
+from applier.kyverno_cli import output
 from renderer.errors import ConfigurationError, InvalidPolicies
 
 #: For every message that says that the CLI is of no use.

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
-from applier.kyverno_output import Reading, Refusal, Result, explain, unknown_kind
+from applier.kyverno_cli.output import Reading, Refusal, Result, explain, unknown_kind
 from applier.verdict import Finding, Layer, Verdict
 from renderer.manifest.document import Policy
 from renderer.manifest.identity import Identity

@@ -11,14 +11,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from applier import kyverno_account as account
-from applier import kyverno_output as output
-from applier.kyverno_account import Batch, Probe
-from applier.kyverno_process import SKIP_HINT, KyvernoProcess, Printed, private_directory
+from applier.kyverno_cli import account, output
+from applier.kyverno_cli.account import Batch, Probe
+from applier.kyverno_cli.process import SKIP_HINT, KyvernoProcess, Printed, private_directory
 from applier.verdict import Verdict
+from renderer import logs
 from renderer.errors import ConfigurationError
 from renderer.manifest.document import Policy
 from renderer.manifest.jsontypes import JsonObject
+
+log = logs.get_logger()
 
 #: The versions of which it is known what they print.
 KNOWN_VERSION: Final = re.compile(r"1\.19\.\d+")
@@ -109,6 +111,10 @@ class KyvernoCli:
         killed, too slow, too much output, or none that makes sense.
         """
         self.runs = 0
+        if not policies:
+            return Verdict()
+        if warning := self.version_warning():
+            log.warning(warning)
         with private_directory() as directory:
             verdict, loaded = self._load(policies, directory)
             return Verdict.together([verdict, self._compile(loaded, directory)])
