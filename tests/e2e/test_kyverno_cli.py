@@ -580,11 +580,16 @@ def failure(program: Path, *, timeout_seconds: float = 60) -> Failure:
     ids=["killed", "killed-in-a-shell", "terminated", "exit-7", "garbage", "silent", "other-flags", "out", "err"],
 )
 def test_a_cli_that_fails_by_itself_judges_nothing(tmp_path: Path, lines: list[str], words: str) -> None:
-    caught = failure(script(tmp_path, *lines))
+    says_its_version = '[ "$1" = version ] && echo "Version: 1.19.1" && exit 0'
+    caught = failure(script(tmp_path, says_its_version, *lines))
     assert isinstance(caught, InvalidPolicies)
     assert caught.code is ExitCode.INVALID_POLICY
     assert re.search(words, caught.message)
     assert "no policy was validated and nothing was written" in caught.message
+
+
+def test_a_cli_that_does_not_say_its_version_judges_nothing(tmp_path: Path) -> None:
+    assert "does not say its version" in failure(script(tmp_path, "exit 0")).message
 
 
 def test_the_last_words_of_a_failing_cli_are_quoted(tmp_path: Path) -> None:
