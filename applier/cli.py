@@ -131,6 +131,7 @@ def validate(directory: Path, log_level: str, **settings: Any) -> int:
       insights-applier validate policies/prod
     """
     from applier import pipeline
+    from applier.change import Rehearsed
     from applier.guards import Allowed
     from applier.report import text
     from applier.verdict import Verdict
@@ -152,8 +153,12 @@ def validate(directory: Path, log_level: str, **settings: Any) -> int:
     for refusal in prepared.plan.refusals:
         _echo(text.refusal_lines(refusal))
     invalid = {finding.policy for finding in verdict.errors}
-    skipped = "" if validator else " The kyverno CLI was not asked (VALIDATE_POLICIES=false)."
-    click.echo(f"{len(wanted.policies) - len(invalid)} of {len(wanted.policies)} policies are valid.{skipped}")
+    unasked = sum(change.rehearsed is Rehearsed.NOT_ASKED for change in prepared.plan.changes)
+    remarks = [
+        "" if validator else " The kyverno CLI was not asked (VALIDATE_POLICIES=false).",
+        f" The server was not asked about {unasked} of them, which this account may not write." if unasked else "",
+    ]
+    click.echo(f"{len(wanted.policies) - len(invalid)} of {len(wanted.policies)} policies are valid.{''.join(remarks)}")
     if invalid:
         return int(ExitCode.INVALID_POLICY)
     return int(prepared.plan.refusals[0].code) if prepared.plan.refusals else int(ExitCode.OK)

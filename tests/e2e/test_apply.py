@@ -342,6 +342,7 @@ def test_a_plan_needs_no_right_to_write_and_says_what_it_lacks(
     snapshot = render(programs, insights, *SET[:2])
     shown = applier(viewing, "plan", snapshot, expect=ExitCode.CHANGES)
     assert "not dry-run" in shown
+    assert "The server was not asked about 2 of them" in applier(viewing, "validate", snapshot)
     assert "validatingadmissionpolicies.admissionregistration.k8s.io: this account may not list it" in shown
     assert "admissionregistration" in applier(
         viewing, "plan", render(programs, insights, *SET), expect=ExitCode.KIND_UNAVAILABLE
