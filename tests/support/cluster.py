@@ -56,7 +56,7 @@ def wipe(plane: ControlPlane) -> None:
     for kind in KINDS:
         _delete_all(plane, versions[kind.resource], kind.plural)
     for version, resource in _STATE.items():
-        _delete_all(plane, version, resource)
+        _delete_all(plane, version, resource, spared=_NOT_OURS)
 
 
 def _versions(plane: ControlPlane) -> dict[str, str]:
@@ -70,10 +70,10 @@ def _versions(plane: ControlPlane) -> dict[str, str]:
     }
 
 
-def _delete_all(plane: ControlPlane, version: str, resource: str) -> None:
+def _delete_all(plane: ControlPlane, version: str, resource: str, *, spared: Collection[str] = ()) -> None:
     for found in plane.api.call("GET", f"{group_path(version)}/{resource}")["items"]:
         metadata = found["metadata"]
-        if metadata.get("namespace") not in _NOT_OURS and metadata["name"] != _ROOT_CA:
+        if metadata.get("namespace") not in spared and metadata["name"] != _ROOT_CA:
             _delete(plane, version, resource, metadata)
 
 
