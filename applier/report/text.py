@@ -11,7 +11,7 @@ import click
 from applier.change import Action, Change, Plan, Refused, Rehearsed
 from applier.transaction import Outcome
 from applier.verdict import Verdict
-from renderer.manifest import yamlio
+from renderer.manifest import effect, yamlio
 from renderer.manifest.jsontypes import JsonObject
 from renderer.manifest.kinds import Kind
 from renderer.manifest.normalize import content
@@ -22,6 +22,7 @@ _SIGNS: Final = {
     Action.ADOPT: ("~", "yellow"),
     Action.DELETE: ("-", "red"),
 }
+_EFFECTS_SHOWN: Final = 5
 _LINE_COLOURS: Final = {"+": "green", "-": "red", "@": "cyan"}
 
 
@@ -102,8 +103,19 @@ def _change_lines(change: Change, *, diffs: bool) -> Iterator[str]:
         remarks.append("the server refuses it, see below")
     remark = f"  ({'; '.join(remarks)})" if remarks else ""
     yield click.style(f"{sign} {change.action.value} {change.identity}", fg=colour, bold=True) + remark
+    yield from _effect_lines(change)
     if diffs:
         yield from _difference(change)
+
+
+def _effect_lines(change: Change) -> Iterator[str]:
+    """What the change does to the cluster, in words, the worst first."""
+    found = effect.compare(change.before, change.after, change.identity.kind).changes
+    for entry in found[:_EFFECTS_SHOWN]:
+        sentence = f"  {entry.sentence[0].upper()}{entry.sentence[1:]}."
+        yield click.style(sentence, fg="red") if entry.weakens else sentence
+    if len(found) > _EFFECTS_SHOWN:
+        yield f"  And {len(found) - _EFFECTS_SHOWN} more changes of what it does."
 
 
 def _difference(change: Change) -> Iterable[str]:
