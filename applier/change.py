@@ -35,7 +35,7 @@ class Change:
 
     `before` is the live object as the server gave it, `after` the content that it would store; `patch` leads
     from the one to the other (RFC 6902; empty for creates and deletes). Where the server was not asked, because
-    the account may not write, `after` lacks the server's defaults.
+    the account may not write, `after` is what its schemas say; without one it lacks the server's defaults.
     """
 
     identity: Identity

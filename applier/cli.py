@@ -131,7 +131,6 @@ def validate(directory: Path, log_level: str, **settings: Any) -> int:
       insights-applier validate policies/prod
     """
     from applier import pipeline
-    from applier.change import Rehearsed
     from applier.guards import Allowed
     from applier.report import text
     from applier.verdict import Verdict
@@ -153,12 +152,12 @@ def validate(directory: Path, log_level: str, **settings: Any) -> int:
     for refusal in prepared.plan.refusals:
         _echo(text.refusal_lines(refusal))
     invalid = {finding.policy for finding in verdict.errors}
-    unasked = sum(change.rehearsed is Rehearsed.NOT_ASKED for change in prepared.plan.changes)
-    remarks = [
-        "" if validator else " The kyverno CLI was not asked (VALIDATE_POLICIES=false).",
-        f" The server was not asked about {unasked} of them, which this account may not write." if unasked else "",
-    ]
-    click.echo(f"{len(wanted.policies) - len(invalid)} of {len(wanted.policies)} policies are valid.{''.join(remarks)}")
+    unchecked = pipeline.unchecked(wanted.policies, prepared.plan, verdict, by_cli=validator is not None)
+    for identity in sorted(unchecked - invalid):
+        click.echo(f"unchecked {identity}: neither the kyverno CLI nor the server could judge it")
+    invalid |= unchecked
+    skipped = "" if validator else " The kyverno CLI was not asked (VALIDATE_POLICIES=false)."
+    click.echo(f"{len(wanted.policies) - len(invalid)} of {len(wanted.policies)} policies are valid.{skipped}")
     if invalid:
         return int(ExitCode.INVALID_POLICY)
     return int(prepared.plan.refusals[0].code) if prepared.plan.refusals else int(ExitCode.OK)
@@ -250,7 +249,7 @@ def sync(watch: bool, sync_interval: float, job_type: str, log_level: str, **set
         show=lambda line: click.echo(_shown(line)),
     )
     if watch:
-        return watch_interval(once, sync_interval)
+        return int(watch_interval(once, sync_interval))
     return int(sync_once(once))
 
 

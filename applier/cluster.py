@@ -5,14 +5,17 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any, Final, TypeVar
-from urllib.parse import quote
+from urllib.parse import parse_qs, quote, urlsplit
 
+from applier import schema
 from applier.connection import JSON_PATCH, Connection
 from applier.diff import FIELD_MANAGER
-from applier.ports import Live, Resource, ServerRefused
+from applier.ports import Forbidden, Live, Resource, ServerRefused
+from applier.schema_cache import SchemaCache, directory
 from renderer.errors import NotPermitted, RemoteError
 from renderer.manifest.identity import Identity
 from renderer.manifest.jsontypes import Json, JsonObject
@@ -21,7 +24,13 @@ from renderer.manifest.kinds import KINDS, Kind
 _PAGE: Final = 500
 _CONCURRENCY: Final = 8
 #: One write, on both sides: a client that gives up leaves the server writing, unless it is told the limit too.
-_WRITE_SECONDS: Final = 30.0
+#: A real one fits into what is left of the lease when it starts; a dry run changes nothing and may take longer.
+_WRITE_SECONDS: Final = 5.0
+_DRY_RUN_SECONDS: Final = 30.0
+#: How long the answer may take beyond what the server is told.
+_ANSWER_SECONDS: Final = 1.0
+_LIST_ATTEMPTS: Final = 3
+_VERBS: Final = {"POST": "create", "PATCH": "patch", "DELETE": "delete"}
 _VERSION: Final = re.compile(r"v(\d+)(?:(alpha|beta)(\d+))?")
 
 A = TypeVar("A")
@@ -31,9 +40,10 @@ B = TypeVar("B")
 class KubernetesCluster:
     """A `Cluster` and its `Leases` over one connection. Threads may share it."""
 
-    def __init__(self, connection: Connection) -> None:
-        """Take a connection; nothing is asked yet."""
+    def __init__(self, connection: Connection, *, cache: Path | None = None) -> None:
+        """Take a connection, and where schemas are kept (by default, the user's cache); nothing is asked yet."""
         self._connection = connection
+        self._schemas = SchemaCache(cache or directory(), form=schema.FORM)
         self._resources: dict[Kind, Resource] | None = None
 
     @property
@@ -56,12 +66,52 @@ class KubernetesCluster:
     def resources(self) -> Mapping[Kind, Resource]:
         """The managed kinds that the cluster serves, each with the version it stores; asked once."""
         if self._resources is None:
-            groups = {group["name"]: group for group in self._connection.get("/apis")["groups"]}
-            wanted = sorted({kind.group for kind in KINDS} & groups.keys())
-            versions = [(group, version["version"]) for group in wanted for version in groups[group]["versions"]]
-            lists = _parallel(lambda pair: self._connection.get(f"/apis/{pair[0]}/{pair[1]}"), versions)
-            self._resources = _served(dict(zip(versions, lists, strict=True)))
+            try:
+                self._resources = self._discover()
+            except (ServerRefused, KeyError, TypeError, AttributeError) as error:
+                raise RemoteError(
+                    f"{self.server} does not answer as a Kubernetes API server does.",
+                    hint="Check the server's address in the kubeconfig, and what stands between.",
+                ) from error
         return self._resources
+
+    def _discover(self) -> dict[Kind, Resource]:
+        groups = {group["name"]: group for group in self._connection.get("/apis")["groups"]}
+        wanted = sorted({kind.group for kind in KINDS} & groups.keys())
+        versions = [(group, version["version"]) for group in wanted for version in groups[group]["versions"]]
+        return _served(dict(zip(versions, _parallel(self._group_version, versions), strict=True)))
+
+    def _group_version(self, pair: tuple[str, str]) -> Json:
+        """What a group and version serves; nothing when it went away since it was listed."""
+        try:
+            return self._connection.get(f"/apis/{pair[0]}/{pair[1]}")
+        except ServerRefused as error:
+            if error.status.code == 404:
+                return {}
+            raise
+
+    def schemas(self, api_versions: Collection[str]) -> Mapping[str, JsonObject]:
+        """The schemas of those group versions, as far as they are published; see `ports.Cluster`."""
+        addresses = _schema_addresses(self._published("/openapi/v3")) if api_versions else {}
+        wanted = sorted(addresses.keys() & api_versions)
+        found = _parallel(lambda version: self._schema(version, addresses[version]), wanted)
+        return {version: document for version, document in zip(wanted, found, strict=True) if document is not None}
+
+    def _schema(self, api_version: str, address: str) -> JsonObject | None:
+        hash_ = parse_qs(urlsplit(address).query).get("hash", [""])[0]
+        document = self._schemas.get(api_version, hash_)
+        if document is None:
+            document = schema.trimmed(self._published(address))
+            if document is not None:
+                self._schemas.put(api_version, hash_, document)
+        return document
+
+    def _published(self, address: str) -> Json:
+        """What the server publishes there; None when it can't be had, for everything works without it, but slower."""
+        try:
+            return self._connection.get(address)
+        except (NotPermitted, RemoteError, ServerRefused):
+            return None
 
     def read(self, identity: Identity) -> JsonObject | None:
         """The object as it is now, or None; see `ports.Cluster`."""
@@ -75,13 +125,12 @@ class KubernetesCluster:
     def may_write(self, kinds: Sequence[Kind]) -> frozenset[Kind]:
         """The kinds of which this account may create, patch and delete objects (SelfSubjectAccessReview)."""
         reviews = [(kind, verb) for kind in kinds for verb in ("create", "patch", "delete")]
-        answers = _parallel(self._may, reviews)
+        answers = _parallel(lambda review: self._may(*review), reviews)
         denied = {kind for (kind, _), allowed in zip(reviews, answers, strict=True) if not allowed}
         return frozenset(kinds) - denied
 
-    def _may(self, review: tuple[Kind, str]) -> bool:
-        kind, verb = review
-        attributes = {"group": kind.group, "resource": kind.plural, "verb": verb}
+    def _may(self, kind: Kind, verb: str, namespace: str = "") -> bool:
+        attributes = {"group": kind.group, "resource": kind.plural, "verb": verb, "namespace": namespace}
         answer = self._connection.send(
             "POST",
             "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews",
@@ -95,21 +144,16 @@ class KubernetesCluster:
 
     def create(self, body: JsonObject, identity: Identity, *, dry_run: bool = False) -> JsonObject:
         """Create it; see `ports.Cluster`."""
-        return self._write("POST", self._collection(identity), body, dry_run=dry_run)
+        return self._write("POST", self._collection(identity), body, identity, dry_run=dry_run)
 
     def patch(self, identity: Identity, operations: Sequence[Json], *, dry_run: bool = False) -> JsonObject:
         """Apply RFC 6902 operations; see `ports.Cluster`."""
-        return self._write("PATCH", self._path(identity), list(operations), dry_run=dry_run, content_type=JSON_PATCH)
+        return self._write("PATCH", self._path(identity), list(operations), identity, dry_run=dry_run)
 
     def delete(self, identity: Identity, *, uid: str, resource_version: str = "", dry_run: bool = False) -> None:
         """Delete that very object; see `ports.Cluster`."""
-        self._connection.send(
-            "DELETE",
-            self._path(identity),
-            {"timeout": f"{_WRITE_SECONDS:.0f}s"},
-            delete_options(uid=uid, resource_version=resource_version, dry_run=dry_run),
-            seconds=_WRITE_SECONDS + 5,
-        )
+        options = delete_options(uid=uid, resource_version=resource_version, dry_run=dry_run)
+        self._send("DELETE", self._path(identity), {}, options, identity, dry_run=dry_run)
 
     def read_lease(self, namespace: str, name: str) -> JsonObject | None:
         """The Lease, or None when there is none."""
@@ -138,32 +182,42 @@ class KubernetesCluster:
             )
         )
 
-    def _write(
-        self, method: str, path: str, body: Json, *, dry_run: bool, content_type: str = "application/json"
-    ) -> JsonObject:
-        query: dict[str, Any] = {
-            "fieldManager": FIELD_MANAGER,
-            "fieldValidation": "Strict",
-            "timeout": f"{_WRITE_SECONDS:.0f}s",
-        }
-        if dry_run:
-            query["dryRun"] = "All"
-        return _object(
-            self._connection.send(method, path, query, body, content_type=content_type, seconds=_WRITE_SECONDS + 5)
-        )
+    def _write(self, method: str, path: str, body: Json, identity: Identity, *, dry_run: bool) -> JsonObject:
+        query = {"fieldManager": FIELD_MANAGER, "fieldValidation": "Strict"} | ({"dryRun": "All"} if dry_run else {})
+        stored = _object(self._send(method, path, query, body, identity, dry_run=dry_run))
+        if not isinstance(stored.get("metadata"), dict) or stored["metadata"].get("name") != identity.name:
+            raise RemoteError(f"{self.server} answered the write of {identity} with something else.")
+        return stored
+
+    def _send(
+        self, method: str, path: str, query: Mapping[str, str], body: Json, identity: Identity, *, dry_run: bool
+    ) -> Json:
+        """One write within its time limit. A 403 that is not about the account's rights is an admission's refusal."""
+        seconds = _DRY_RUN_SECONDS if dry_run else _WRITE_SECONDS
+        content_type = JSON_PATCH if method == "PATCH" else "application/json"
+        query = {**query, "timeout": f"{seconds:.0f}s"}
+        try:
+            return self._connection.send(
+                method, path, query, body, content_type=content_type, seconds=seconds + _ANSWER_SECONDS
+            )
+        except Forbidden as error:
+            if self._may(identity.kind, _VERBS[method], identity.namespace):
+                raise ServerRefused(error.status) from error
+            raise
 
     def _list(self, resource: Resource) -> dict[Identity, JsonObject] | str:
         """Every object of a kind, page by page; or why this account can't read them."""
         path = f"/apis/{resource.api_version}/{resource.kind.plural}"
-        while True:
+        for attempt in range(_LIST_ATTEMPTS):
             try:
                 return self._pages(resource, path)
-            except NotPermitted:
+            except Forbidden:
                 return "this account may not list it"
             except ServerRefused as error:
                 # 410: the list took longer than the server keeps its continue token; begin again.
-                if error.status.code != 410:
+                if error.status.code != 410 or attempt == _LIST_ATTEMPTS - 1:
                     raise RemoteError(f"{resource.kind.resource} can't be listed: {error.message}") from error
+        raise AssertionError  # the last attempt returns or raises
 
     def _pages(self, resource: Resource, path: str) -> dict[Identity, JsonObject]:
         objects: dict[Identity, JsonObject] = {}
@@ -231,6 +285,19 @@ def _resource(kind: Kind, hashes: Mapping[str, str]) -> Resource:
     served = tuple(sorted(hashes, key=version_rank, reverse=True))
     stored = next((version for version in served if storage_hash(kind, version) in hashes.values()), served[0])
     return Resource(kind=kind, version=stored, served=served)
+
+
+def _schema_addresses(index: Json) -> dict[str, str]:
+    """Where the schema of each group version is, with its hash, from the answer to `/openapi/v3`."""
+    prefix = "apis/"
+    try:
+        return {
+            path.removeprefix(prefix): entry["serverRelativeURL"]
+            for path, entry in index["paths"].items()
+            if path.startswith(prefix)
+        }
+    except (AttributeError, KeyError, TypeError):
+        return {}
 
 
 def storage_hash(kind: Kind, version: str) -> str:

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import urlencode
+from urllib.parse import urlencode, urlsplit
 
 import stamina
 import urllib3
@@ -19,12 +19,15 @@ import yaml
 from kubernetes import client, config
 from kubernetes.config.config_exception import ConfigException
 
-from applier.ports import ServerRefused, Status
-from renderer.errors import ConfigurationError, Failure, NotPermitted, RemoteError
+from applier.ports import Forbidden, ServerRefused, Status, Unauthenticated
+from renderer import logs
+from renderer.errors import ConfigurationError, Failure, RemoteError
 from renderer.http import PassingError, retry_after_seconds, user_agent
 
 if TYPE_CHECKING:
     from renderer.manifest.jsontypes import Json, JsonObject
+
+log = logs.get_logger()
 
 SERVICE_ACCOUNT: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 JSON_PATCH: Final = "application/json-patch+json"
@@ -59,13 +62,14 @@ class Connection:
         configuration = client.Configuration()
         location = kubeconfig or os.environ.get("KUBECONFIG") or "~/.kube/config"
         files = [part for part in location.split(os.pathsep) if part]
-        found = any(Path(part).expanduser().is_file() for part in files)
+        found = any(Path(part).expanduser().exists() for part in files)
         try:
             with _exec_errors() as errors:
                 if found:
                     config.load_kube_config(
                         os.pathsep.join(files),
-                        context or _current_context(files),
+                        # A single file is read once only: it may be a pipe.
+                        context or (_current_context(files) if len(files) > 1 else None),
                         client_configuration=configuration,
                         persist_config=False,
                     )
@@ -89,6 +93,14 @@ class Connection:
                 f"The credentials plugin of the kubeconfig failed: {_first_line(errors[0])}.",
                 hint=_CHECK_CONFIG,
             )
+        if urlsplit(configuration.host).scheme not in ("http", "https"):
+            raise ConfigurationError(
+                f"The kubeconfig's server {configuration.host!r} is no URL that begins with https://.",
+                hint=_CHECK_CONFIG,
+            )
+        if not configuration.verify_ssl:
+            urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)
+            log.warning("TLS is not verified: the kubeconfig says insecure-skip-tls-verify", server=configuration.host)
         return cls(configuration)
 
     def get(self, path: str, query: Mapping[str, Any] | None = None) -> Json:
@@ -163,6 +175,11 @@ class Connection:
                 hint=_CHECK_CONFIG,
             )
         value = token or basic
+        if value and not all(" " <= character <= "~" for character in value):
+            # The library's own error would quote the header.
+            raise ConfigurationError(
+                "The cluster's token holds a line break or another character that no token has.", hint=_CHECK_CONFIG
+            )
         return {"Authorization": value} if value else {}
 
 
@@ -235,13 +252,15 @@ def _unreachable(server: str, error: Exception) -> RemoteError:
 def _refusal(server: str, method: str, path: str, code: int, headers: Mapping[str, str], body: bytes) -> Failure:
     status = _status(code, body)
     if code == 401:
-        return NotPermitted(
+        return Unauthenticated(
             f"{server} does not know this account (401).",
             hint="The credentials of the kubeconfig are wrong or have expired: log in again.",
         )
     if code == 403:
-        return NotPermitted(
-            f"{server} does not allow {method} {path}: {status.message}", hint="Grant the account that right."
+        return Forbidden(
+            f"{server} does not allow {method} {path}: {status.message}",
+            hint="Grant the account that right.",
+            status=status,
         )
     if code == 429 or code >= 500:
         wait = retry_after_seconds(headers.get("Retry-After", ""), now=datetime.now(UTC))

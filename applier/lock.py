@@ -112,6 +112,7 @@ def lease(  # noqa: PLR0913 - each is a setting of its own
     durations = durations or Durations()
     record = _acquire(leases, namespace, identity, wait=wait, durations=durations, clock=clock)
     ended = threading.Event()
+    stop.work_until(time.monotonic() + durations.deadline)
     renewer = threading.Thread(
         target=_keep, args=(leases, record, stop, ended, hold, durations, clock), name="lease", daemon=True
     )
@@ -225,6 +226,8 @@ def _keep(
         if clock() - started >= hold:
             # The lock stays ours while what was written is undone.
             stop.set("it held the lock for as long as LOCK_TIMEOUT (--lock-timeout) allows")
+        # The lease counts from when the renewal was sent, not from when its answer came.
+        started_at = time.monotonic()
         try:
             stored = _write(leases, _lease(record["metadata"], {**record["spec"], "renewTime": _now()}), durations)
         except Failure as error:
@@ -236,6 +239,7 @@ def _keep(
             stop.set("another run took the Lease")
             return
         record, renewed = stored, clock()
+        stop.work_until(started_at + durations.deadline)
 
 
 def _release(leases: Leases, namespace: str, identity: str, durations: Durations) -> None:

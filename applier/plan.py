@@ -1,7 +1,7 @@
 """Pure: from what is wanted and what is live to a plan. First a draft; then, with the server's word on it, the plan.
 
-The server's word is a dry run of every draft that differs: it adds the defaults that its schemas hold, so that the
-patch between the live object and its answer is what would really change.
+A draft compares what `schema` says the server would store. The server's word is a dry run of every change in it, so
+that the patch between the live object and its answer is what would really change.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 
 from applier import diff, guards
 from applier.change import Action, Change, Plan, Refused, Rehearsed
@@ -41,13 +42,24 @@ class _Refusals:
         return [makers[guard](self.found[guard]) for guard in makers if self.found[guard]]
 
 
-def draft(desired: PolicySet, live: Live, *, allowed: Allowed, prune: bool = True) -> Plan:
-    """What has to be done if the server stored documents just as they are written.
+def draft(
+    desired: PolicySet,
+    live: Live,
+    *,
+    allowed: Allowed,
+    prune: bool = True,
+    bodies: Mapping[Identity, JsonObject] = MappingProxyType({}),
+) -> Plan:
+    """What has to be done if the server stores policies as `bodies` has them, and others just as they are written.
 
-    An update in a draft may prove to be no change at all, once the server has added its defaults: see `settle`.
+    Where `bodies` lacks one, its update may prove to be no change once the server has added its defaults (`settle`).
     """
     refusals = _Refusals()
-    changes = [change for policy in desired if (change := _wanted(policy, live, allowed, refusals))]
+    changes = [
+        change
+        for policy in desired
+        if (change := _wanted(policy, bodies.get(policy.identity, policy.body), live, allowed, refusals))
+    ]
     owned = [identity for identity, body in live.objects.items() if _is_ours(body)]
     deletions = [
         Change(identity=identity, action=Action.DELETE, before=live.objects[identity])
@@ -87,7 +99,7 @@ def to_rehearse(drafted: Plan) -> Iterable[Change]:
     return drafted.of(Action.CREATE, Action.UPDATE, Action.ADOPT)
 
 
-def _wanted(policy: Policy, live: Live, allowed: Allowed, refusals: _Refusals) -> Change | None:
+def _wanted(policy: Policy, body: JsonObject, live: Live, allowed: Allowed, refusals: _Refusals) -> Change | None:
     identity = policy.identity
     resource = live.resources.get(identity.kind)
     if resource is None or identity.kind in live.unreadable:
@@ -106,7 +118,7 @@ def _wanted(policy: Policy, live: Live, allowed: Allowed, refusals: _Refusals) -
         if action is Action.ADOPT and not allowed.adopt:
             refusals.add("owned", identity)
             return None
-    after = diff.wanted(policy.body, before, kind=identity.kind, api_version=resource.api_version)
+    after = diff.wanted(body, before, kind=identity.kind, api_version=resource.api_version)
     operations = diff.patch(content(before, identity.kind), after) if before is not None else ()
     if before is not None and not operations:
         action = Action.UNCHANGED

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from applier.verdict import Verdict
-from renderer.errors import Failure
+from renderer.errors import ExitCode, Failure, NotPermitted
 from renderer.manifest.document import Policy
 from renderer.manifest.identity import Identity
 from renderer.manifest.jsontypes import Json, JsonObject
@@ -50,8 +50,23 @@ class Status:
 class ServerRefused(Failure):
     """The server answered with an error status that is about the request; `status` says which."""
 
+    # Where nothing better is known of it, the server is not one that we can work with.
+    code = ExitCode.UNAVAILABLE
+
     def __init__(self, status: Status, *, hint: str = "") -> None:
         super().__init__(f"{status.message} ({status.code} {status.reason})", hint=hint)
+        self.status = status
+
+
+class Unauthenticated(NotPermitted):
+    """The server does not know this account at all (401)."""
+
+
+class Forbidden(NotPermitted):
+    """The server knows the account and does not allow this (403), whoever decided it; `status` is its answer."""
+
+    def __init__(self, message: str, *, hint: str, status: Status) -> None:
+        super().__init__(message, hint=hint)
         self.status = status
 
 
@@ -64,6 +79,13 @@ class Cluster(Protocol):
 
     def observe(self, kinds: Sequence[Kind]) -> Live:
         """Read every object of those kinds, in the storage version; one LIST per kind and 500 objects."""
+        ...
+
+    def schemas(self, api_versions: Collection[str]) -> Mapping[str, JsonObject]:
+        """The schemas that the server publishes of those group versions, as `schema.trimmed` leaves them.
+
+        One that can't be had, for whatever reason, is left out: dry runs then take its place.
+        """
         ...
 
     def read(self, identity: Identity) -> JsonObject | None:

@@ -51,7 +51,7 @@ def _dry_run(cluster: Cluster, change: Change) -> JsonObject | Finding | None:
 
 def _problem(change: Change, error: ServerRefused) -> Problem:
     status = error.status
-    if status.code == 404 and change.action is Action.CREATE:
+    if status.code == 404 and change.action is Action.CREATE and change.identity.namespace:
         message = f"its namespace {change.identity.namespace} does not exist on this cluster"
     else:
         message = status.message or str(error)

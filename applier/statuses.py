@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Final
@@ -11,16 +11,18 @@ from typing import TYPE_CHECKING, Final
 from applier.change import Action, Change, Plan
 from applier.transaction import Outcome
 from applier.verdict import Verdict
-from renderer.errors import Failure, NotReported
+from renderer.errors import Failure, NotReported, RemoteError
 from renderer.insights.status import PolicyStatus, report_status
+from renderer.insights.transport import Limits, Transport
 from renderer.manifest import yamlio
 from renderer.manifest.identity import Identity
 
 if TYPE_CHECKING:
     from renderer.insights.config import InsightsConfig
-    from renderer.insights.transport import Transport
 
 _CONCURRENCY: Final = 4
+#: A run that has done its work waits no longer than this for Insights to hear of it.
+LIMITS: Final = Limits(connect_seconds=5, read_seconds=10, request_seconds=10, call_seconds=20)
 
 
 def of_outcome(plan: Plan, outcome: Outcome, *, at: datetime) -> list[PolicyStatus]:
@@ -42,20 +44,28 @@ def of_invalid(plan: Plan, verdict: Verdict, *, at: datetime) -> list[PolicyStat
 
 
 def send(transport: Transport, config: InsightsConfig, statuses: Sequence[PolicyStatus]) -> None:
-    """Report them all; raise NotReported when one could not be."""
+    """Report them all; raise NotReported when one could not be.
 
-    def attempt(status: PolicyStatus) -> Failure | None:
-        try:
-            report_status(transport, config, status)
-        except Failure as error:
-            return error
-        return None
-
-    with ThreadPoolExecutor(_CONCURRENCY) as pool:
-        errors = [error for error in pool.map(attempt, statuses) if error]
+    When Insights can't be reached the others are not tried: each would take as long. A signal ends it at once.
+    """
+    pool = ThreadPoolExecutor(_CONCURRENCY)
+    told, errors = 0, []
+    try:
+        for done in as_completed(pool.submit(report_status, transport, config, status) for status in statuses):
+            error = done.exception()
+            if error is None:
+                told += 1
+            elif isinstance(error, Failure):
+                errors.append(error)
+                if isinstance(error, RemoteError):
+                    break
+            else:
+                raise error
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
     if errors:
         raise NotReported(
-            f"Insights was not told of {len(errors)} of {len(statuses)} policies: {errors[0].message}",
+            f"Insights was not told of {len(statuses) - told} of {len(statuses)} policies: {errors[-1].message}",
             hint="The cluster is as this run left it. What Insights shows is old until the next change.",
         )
 

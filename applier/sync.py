@@ -13,8 +13,7 @@ from applier.guards import Allowed
 from applier.pipeline import LockSettings, Prepared
 from applier.ports import Validator
 from renderer import logs
-from renderer.commandline import interrupted
-from renderer.errors import ExitCode, Failure, InvalidPolicies
+from renderer.errors import ExitCode, Failure, Interrupted, InvalidPolicies, interrupted
 from renderer.insights.config import InsightsConfig
 from renderer.insights.policies import fetch_policies
 from renderer.insights.transport import Transport
@@ -51,30 +50,36 @@ class _Run:
         self._prepared: Prepared | None = None
         self._statuses: list[PolicyStatus] = []
         self._started = time.monotonic()
+        #: Whether a signal arrived, even when the work was done by then.
+        self.signalled = False
 
     def run(self) -> ExitCode:
-        """Sync once and show the line that ends it."""
+        """Sync once, tell Insights, and show the line that ends it."""
         try:
-            with Transport(self._settings.insights) as transport:
-                line, code = self._synced(transport)
-                try:
-                    statuses.send(transport, self._settings.insights, self._statuses)
-                except Failure as error:
-                    log.error("Insights was not told", reason=error.message)
-                    if code is ExitCode.OK:
-                        code = error.code
-                        line = {**line, "level": "error", "error": str(error)}
+            line, code = self._synced()
         except Failure as error:
             line, code = summary.of_failure(error, seconds=self._seconds()), error.code
+            self.signalled = isinstance(error, Interrupted)
         except KeyboardInterrupt as error:
+            self.signalled = True
             ended = interrupted(error)
             line, code = summary.of_failure(ended, seconds=self._seconds()), ended.code
+        try:
+            self._report()
+        except (Failure, KeyboardInterrupt) as error:
+            # The cluster's outcome stands, and so do its lists.
+            self.signalled = self.signalled or isinstance(error, KeyboardInterrupt)
+            told = str(error) if isinstance(error, Failure) else "It was ended before Insights was told."
+            log.error("Insights was not told", reason=told)
+            if code is ExitCode.OK:
+                line, code = {**line, "level": "error", "error": told}, ExitCode.NOT_REPORTED
         self._settings.show(line)
         return code
 
-    def _synced(self, transport: Transport) -> tuple[JsonObject, ExitCode]:
+    def _synced(self) -> tuple[JsonObject, ExitCode]:
         settings = self._settings
-        desired = self._fetch(transport)
+        with Transport(settings.insights) as transport:
+            desired = self._fetch(transport)
         cluster = settings.connect()
 
         def prepare() -> Prepared:
@@ -84,6 +89,7 @@ class _Run:
         try:
             if settings.dry_run:
                 prepared = prepare()
+                pipeline.announce(prepared)
                 pipeline.require_allowed(prepared)
                 return summary.of_dry_run(prepared.plan, seconds=self._seconds()), ExitCode.OK
             outcome = pipeline.apply(
@@ -91,9 +97,15 @@ class _Run:
             )
         except InvalidPolicies as error:
             return self._invalid(error), error.code
+        self.signalled = outcome.signalled
         if self._prepared is not None:
             self._statuses = statuses.of_outcome(self._prepared.plan, outcome, at=datetime.now(UTC))
         return summary.of_outcome(outcome, seconds=self._seconds()), outcome.code
+
+    def _report(self) -> None:
+        if self._statuses:
+            with Transport(self._settings.insights, limits=statuses.LIMITS) as transport:
+                statuses.send(transport, self._settings.insights, self._statuses)
 
     def _fetch(self, transport: Transport) -> PolicySet:
         data = fetch_policies(transport, self._settings.insights)
@@ -119,15 +131,19 @@ def sync_once(settings: SyncSettings) -> ExitCode:
     return _Run(settings).run()
 
 
-def watch_interval(settings: SyncSettings, seconds: float) -> int:
-    """Sync, wait, and sync again until a signal ends it while it waits; a failed sync is tried again in its turn."""
+def watch_interval(settings: SyncSettings, seconds: float) -> ExitCode:
+    """Sync, wait, and sync again until a signal arrives; a failed sync is tried again in its turn.
+
+    Gives 0 when the signal found it waiting, else how the sync that it met ended.
+    """
     while True:
-        code = sync_once(settings)
-        if code in (ExitCode.INTERRUPTED, ExitCode.TERMINATED):
-            return int(code)
+        run = _Run(settings)
+        code = run.run()
+        if run.signalled:
+            return code
         try:
             log.info("Waiting for the next sync", seconds=seconds)
             time.sleep(seconds)
         except KeyboardInterrupt:
             log.info("Stopped while waiting")
-            return int(ExitCode.OK)
+            return ExitCode.OK

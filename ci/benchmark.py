@@ -1,4 +1,4 @@
-"""Times an in-sync plan against kubectl's diffs of the same policies, in one run, and prints ratios."""
+"""Times an in-sync plan against kubectl's diffs of the same policies, in one run, and prints ratios; or a fleet."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ import click
 from applier.cluster import KubernetesCluster
 from applier.connection import Connection
 from applier.ports import ServerRefused
+from ci import fleet_benchmark
 from ci.testbed import corpus, paths
 from ci.testbed.controlplane import ControlPlane
 from renderer import snapshot
@@ -109,9 +110,26 @@ def measure(directory: Path, kubeconfig: Path, *, policies: int, runs: int) -> l
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--policies", default=200, show_default=True, type=click.IntRange(1, 20_000), help="How many.")
 @click.option("--runs", default=3, show_default=True, type=click.IntRange(1, 50), help="Runs of each command.")
+@click.option("--fleet", is_flag=True, help="Time fleets of clusters instead, and weigh their memory.")
 @click.option("--json", "output", type=click.Path(path_type=Path), help="Write the figures to this file too.")
-def bench(policies: int, runs: int, output: Path | None) -> int:
-    """Time an in-sync plan against `kubectl diff`, and print how many times as long kubectl takes."""
+def bench(policies: int, runs: int, *, fleet: bool, output: Path | None) -> int:
+    """Time an in-sync plan against `kubectl diff`, and print how many times as long kubectl takes.
+
+    With --fleet, time 100 and 1,000 clusters of 60 policies each instead; --policies and --runs don't matter then.
+    """
+    return _bench_fleet(output) if fleet else _bench_plan(policies, runs, output)
+
+
+def _bench_fleet(output: Path | None) -> int:
+    figures = fleet_benchmark.measure()
+    for line in fleet_benchmark.lines(figures):
+        click.echo(line)
+    if output:
+        output.write_text(json.dumps({"fleet": figures.as_json()}, indent=2) + "\n")
+    return 0
+
+
+def _bench_plan(policies: int, runs: int, output: Path | None) -> int:
     built = subprocess.run([str(paths.ROOT / "ci/tools"), *TOOLS], check=False).returncode
     if built:
         return built

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,7 @@ import click
 from renderer import logs
 from renderer.commandline import (
     CONTEXT_SETTINGS,
+    account_options,
     config_option,
     insights_config,
     insights_options,
@@ -18,11 +20,28 @@ from renderer.commandline import (
     option,
     run,
 )
-from renderer.errors import ConfigurationError, ExitCode, Refusal
+from renderer.errors import ConfigurationError, ExitCode
+from renderer.git_command import git_options, git_settings, message_text, told
+from renderer.shards import COUNT_VARIABLE, INDEX_VARIABLE, Shard, parse_shard, shard_of_job
 
 if TYPE_CHECKING:
     from renderer.directory import Changed
+    from renderer.publish import Published
     from renderer.render import Source
+
+
+class ShardType(click.ParamType[Shard]):
+    """A part of a fleet, such as 0/4."""
+
+    name = "shard"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Shard:
+        """Read the text."""
+        try:
+            return parse_shard(str(value))
+        except ConfigurationError as error:
+            self.fail(error.message, param, ctx)
+
 
 snapshot_argument = click.argument("directory", metavar="DIR", type=click.Path(path_type=Path))
 
@@ -56,6 +75,7 @@ def cli() -> None:
 @option("--local-only", is_flag=True, help="Take the policies from --local alone; ask nobody.")
 @option("--allow-empty", is_flag=True, help="Allow that there is no policy.")
 @insights_options
+@git_options
 @config_option
 @log_level_option
 def render(out: Path, allow_empty: bool, log_level: str, **settings: Any) -> int:
@@ -66,35 +86,130 @@ def render(out: Path, allow_empty: bool, log_level: str, **settings: Any) -> int
 
     Templates use [[ value ]], [% statement %] and [# comment #]; Kyverno's {{ }} passes through them untouched.
 
+    With --git, what changed becomes a commit of the snapshot alone, and the directory changes with it: all or
+    nothing. With --repo, --out is a path from the root of that repository; a URL is cloned for the run, and needs
+    --push. Commits are signed if git is so configured. Hooks do not run, nor any program that the repository names.
+
     \b
     Examples:
       insights-renderer render --out policies/prod --organization acme --cluster prod
       insights-renderer render --out policies/prod --from answer.yaml --organization acme --cluster prod
       insights-renderer render --out policies/prod --local baseline --values prod.yaml
+      insights-renderer render --out policies/prod --git --push --branch main
+      insights-renderer render --out prod --git --push --repo ssh://git@git.example/policies.git
     """
-    from renderer import snapshot
-    from renderer.render import render as render_policies
+    from renderer.publish import Target, publish
 
     logs.configure(sys.stderr, log_level)
-    organization, cluster, sources = _sources(**settings)
-    policies = render_policies(sources)
-    if not len(policies) and len(snapshot.own_paths(out)) > len(snapshot.EMPTY) and not allow_empty:
-        raise Refusal(
-            ExitCode.EMPTY_SET,
-            f"There is no policy at all; the snapshot in {out} would lose every one that it has.",
-            hint="If that is meant, allow it with --allow-empty (INSIGHTS_ALLOW_EMPTY=true).",
-        )
-    files = snapshot.render_files(policies, organization=organization, cluster=cluster)
-    changed = snapshot.write(out, files)
+    git = git_settings(out, settings)
+    text = message_text(settings.pop("message_file"))
+    if git is None:
+        organization, cluster, sources = _sources(**settings)
+        target = Target(directory=out, organization=organization, cluster=cluster, allow_empty=allow_empty)
+        _tell(publish(sources, target), out)
+        return int(ExitCode.OK)
+    from renderer.gitrepo import Repository
+    from renderer.render_git import commit_one
+
+    with Repository.open(git) as repository:
+        organization, cluster, sources = _sources(**settings)
+        target = Target(directory=out, organization=organization, cluster=cluster, allow_empty=allow_empty)
+        published, committed = commit_one(repository, sources, target, text=text)
+    _tell(published, out)
+    click.echo(told(committed))
+    return int(ExitCode.OK)
+
+
+def _tell(published: Published, out: Path) -> None:
+    from renderer import snapshot
+
+    changed = published.changed
     for sign, paths in (("+", changed.added), ("~", changed.changed), ("-", changed.removed)):
         for path in paths:
             click.echo(f"{sign} {path}")
-    click.echo(_summary(len(policies), out, changed))
-    for path in snapshot.extra_paths(out, set(files.contents)):
+    click.echo(_summary(len(published.policies), out, changed))
+    for path in snapshot.extra_paths(out, set(published.files.contents)):
         logs.get_logger().warning(
             f"{out / path} was not written by the renderer; the applier refuses the snapshot while it is there"
         )
-    return int(ExitCode.OK)
+
+
+@cli.command(short_help="Write the snapshots of many clusters.")
+@option(
+    "--clusters",
+    required=True,
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="YAML list of clusters, each with organization, cluster, and path below --out.",
+)
+@option(
+    "--out",
+    required=True,
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Directory that holds the folders of the snapshots.",
+)
+@option(
+    "--shard",
+    metavar="I/N",
+    type=ShardType(),
+    help=f"Take part I (from 0) of N.  [default: {INDEX_VARIABLE}/{COUNT_VARIABLE}, as in an Indexed Job]",
+)
+@option(
+    "--concurrency",
+    default=8,
+    show_default=True,
+    type=click.IntRange(1, 256),
+    help="How many clusters to work on at a time.",
+)
+@option(
+    "--processes",
+    type=click.IntRange(1, 256),
+    help="How many processes write, at most one for each cluster at a time.  [default: one a core]",
+)
+@option("--allow-empty", is_flag=True, help="Allow that a cluster has no policy any more.")
+@option("--organization", metavar="NAME", help="The organization of the clusters for which FILE names none.")
+@account_options
+@git_options
+@option(
+    "--branch-per-cluster",
+    metavar="PREFIX",
+    help="Commit each cluster on a branch of its own: PREFIX and its path, such as policies/acme/prod.",
+)
+@config_option
+@log_level_option
+def fleet(clusters: Path, out: Path, organization: str | None, log_level: str, **settings: Any) -> int:
+    """Fetch the policies of many clusters and write a snapshot for each, as `render` does for one.
+
+    FILE lists them; each path is a folder below --out, and no folder lies in another's. The folder of a cluster
+    that is not listed any more stays, and is named.
+
+    A cluster that fails keeps the snapshot that it has, and does not stop the others. The exit code is 0 when all
+    are done and 32 when only some are; when none is, it is the one that `render` would give, or 32 if they differ.
+    After 20 clusters in a row for which Insights could not be reached, it is not asked for the others.
+
+    With --git, all that changes is one commit, or each cluster a commit on a branch of its own.
+
+    \b
+    Examples:
+      insights-renderer fleet --clusters clusters.yaml --out policies
+      insights-renderer fleet --clusters clusters.yaml --out policies --shard 0/4
+      insights-renderer fleet --clusters clusters.yaml --out policies --git --push
+    """
+    from renderer import fleet_command
+    from renderer.fleet import failure_table
+    from renderer.fleet_file import left_over, read_fleet
+
+    logs.configure(sys.stderr, log_level)
+    shard = settings.pop("shard") or shard_of_job(os.environ)
+    checked = fleet_command.checked(out, log_level=log_level, **settings)
+    members = read_fleet(clusters, organization=organization)
+    for path in left_over(out, members):
+        logs.get_logger().warning(f"{out / path} is of a cluster that {clusters} does not list; it stays as it is")
+    tally = fleet_command.work_off([m for m in members if shard.holds(m.organization, m.cluster)], checked)
+    for line in failure_table(tally.failures):
+        click.echo(line)
+    click.echo(f"{tally}.")
+    return int(tally.exit_code)
 
 
 @cli.command(short_help="Verify that a snapshot is what its lock says.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import sys
@@ -15,8 +16,8 @@ from click.core import ParameterSource
 
 from renderer import logs
 from renderer.durations import parse_duration
-from renderer.errors import ConfigurationError, ExitCode, Failure, Interrupted
-from renderer.insights.config import InsightsConfig, Token, read_token
+from renderer.errors import ConfigurationError, ExitCode, Failure, Terminated, defect, interrupted
+from renderer.insights.config import Account, InsightsConfig, Token, account, read_token
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -107,10 +108,8 @@ log_level_option = option(
     help="How much to log.",
 )
 
-insights_options = options(
+account_options = options(
     option("--host", metavar="URL", help="Base URL of Insights.  [default: https://insights.fairwinds.com]"),
-    option("--organization", metavar="NAME", help="The organization, as Insights names it."),
-    option("--cluster", metavar="NAME", help="The cluster, as Insights names it."),
     option(
         "--token-file",
         type=click.Path(path_type=Path),
@@ -123,6 +122,12 @@ insights_options = options(
     ),
 )
 
+insights_options = options(
+    option("--organization", metavar="NAME", help="The organization, as Insights names it."),
+    option("--cluster", metavar="NAME", help="The cluster, as Insights names it."),
+    account_options,
+)
+
 
 def insights_config(
     *,
@@ -133,13 +138,12 @@ def insights_config(
     insecure_http: bool,
 ) -> InsightsConfig:
     """The checked settings of Insights, from the values of `insights_options`. Raises ConfigurationError."""
-    return InsightsConfig.of(
-        host=host,
-        organization=organization,
-        cluster=cluster,
-        token=_token(token_file),
-        insecure_http=insecure_http,
-    )
+    return insights_account(host=host, token_file=token_file, insecure_http=insecure_http).on(organization, cluster)
+
+
+def insights_account(*, host: str | None, token_file: Path | None, insecure_http: bool) -> Account:
+    """The same without a cluster, from the values of `account_options`. Raises ConfigurationError."""
+    return account(host=host, token=_token(token_file), insecure_http=insecure_http)
 
 
 def _token(token_file: Path | None) -> Token | None:
@@ -196,8 +200,9 @@ def run(command: click.Command, arguments: Sequence[str] | None = None) -> int:
 
     Nothing but a defect of ours shows a traceback, and that only with LOG_LEVEL=debug.
     """
-    signal.signal(signal.SIGTERM, _terminated)
-    stdout, stderr = Output(sys.stdout), Output(sys.stderr)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _terminated)
+    stdout, stderr = _open(sys.stdout), _open(sys.stderr)
     sys.stdout, sys.stderr = stdout, stderr
     code = _run(command, list(sys.argv[1:] if arguments is None else arguments))
     stdout.flush()
@@ -209,8 +214,14 @@ def run(command: click.Command, arguments: Sequence[str] | None = None) -> int:
     return code
 
 
-class Terminated(KeyboardInterrupt):
-    """SIGTERM arrived; handled as Ctrl-C is, with an exit code of its own."""
+def _open(stream: TextIO | None) -> Output:
+    """The stream, or nowhere when it was closed before we began; what it can't encode is escaped, not lost."""
+    if stream is None:
+        # Kept open as long as the process: it stands for a standard stream.
+        return Output(open(os.devnull, "w", encoding="utf-8"))  # noqa: PTH123
+    if isinstance(stream, io.TextIOWrapper):
+        stream.reconfigure(errors="backslashreplace")
+    return Output(stream)
 
 
 def _terminated(_signal: int, _frame: object) -> None:
@@ -222,9 +233,9 @@ def _run(command: click.Command, arguments: list[str]) -> int:
     try:
         return int(command.main(args=arguments, standalone_mode=False) or 0)
     except click.Abort as error:  # how click passes an interruption on
-        failure = interrupted(error.__cause__)
+        failure = interrupted(error.__cause__, "the run was over")
     except KeyboardInterrupt as error:
-        failure = interrupted(error)
+        failure = interrupted(error, "the run was over")
     except click.ClickException as error:
         return _usage_error(error)
     except Failure as error:
@@ -232,19 +243,9 @@ def _run(command: click.Command, arguments: list[str]) -> int:
     except Exception as error:
         if os.environ.get("LOG_LEVEL", "").lower() == "debug":
             raise
-        failure = Failure(
-            f"This is a defect of the program: {type(error).__name__} in {_where(error)}.",
-            hint="Run it again with LOG_LEVEL=debug and report what it prints.",
-        )
+        failure = defect(error)
     _say(str(failure))
     return int(failure.code)
-
-
-def interrupted(error: BaseException | None) -> Interrupted:
-    """The failure that a signal means which arrived before anything was changed."""
-    if isinstance(error, Terminated):
-        return Interrupted("Terminated before anything was changed.", code=ExitCode.TERMINATED)
-    return Interrupted("Interrupted before anything was changed.")
 
 
 def _usage_error(error: click.ClickException) -> int:
@@ -259,13 +260,6 @@ def _usage_error(error: click.ClickException) -> int:
             click.echo(f"See `{context.command_path} --help`.", err=True)
     configured = source in (ParameterSource.ENVIRONMENT, ParameterSource.DEFAULT_MAP)
     return int(ExitCode.CONFIGURATION if configured else ExitCode.USAGE)
-
-
-def _where(error: BaseException) -> str:
-    trace = error.__traceback__
-    while trace and trace.tb_next:
-        trace = trace.tb_next
-    return f"{Path(trace.tb_frame.f_code.co_filename).name}:{trace.tb_lineno}" if trace else "an unknown place"
 
 
 def _say(message: str) -> None:

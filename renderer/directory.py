@@ -12,7 +12,7 @@ import ctypes
 import fcntl
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,19 +36,22 @@ class Changed:
         return bool(self.added or self.changed or self.removed)
 
 
-def replace_files(directory: Path, contents: Mapping[str, bytes], *, own: frozenset[str], last: str) -> Changed:
-    """Make `directory` hold `contents`; of the paths in `own`, remove those that `contents` lacks.
+def replace_files(
+    directory: Path, contents: Mapping[str, bytes], *, own: Callable[[], frozenset[str]], last: str
+) -> Changed:
+    """Make `directory` hold `contents`; of the paths that `own` gives, remove those that `contents` lacks.
 
-    `last` is the path that is written last where the exchange can't be used. Nothing is written when
-    nothing differs. Raises ConfigurationError when the place can't be written; it is then as it was.
+    `own` is asked anew once the place is locked. `last` is the path that is written last where the exchange
+    can't be used. Nothing is written when nothing differs. Raises ConfigurationError when the place can't be
+    written; it is then as it was.
     """
     directory = Path(os.path.realpath(directory))
     try:
         if directory.exists() and not directory.is_dir():
             raise NotADirectoryError(20, "it is not a directory", str(directory))
-        changed = compare(directory, contents, own=own)
+        changed = compare(directory, contents, own=own())
         if changed or any(os.path.lexists(left) for left in _leftovers(directory)):
-            _write(directory, contents, changed, last)
+            changed = _write(directory, contents, own, last)
     except OSError as error:
         raise ConfigurationError(
             f"{directory} can't be written: {error.strerror or error}"
@@ -76,17 +79,17 @@ def _bytes_at(path: Path) -> bytes | None:
         return None
 
 
-def _write(directory: Path, contents: Mapping[str, bytes], changed: Changed, last: str) -> None:
+def _write(directory: Path, contents: Mapping[str, bytes], own: Callable[[], frozenset[str]], last: str) -> Changed:
     directory.parent.mkdir(parents=True, exist_ok=True)
     with _locked(directory.parent):
         for left in _leftovers(directory):
             shutil.rmtree(left, ignore_errors=True)
-        if not changed:
-            return
+        # Another render may have written since: what it left is what is changed now.
+        changed = compare(directory, contents, own=own())
         staged, _ = _leftovers(directory)
-        if _stands_alone(directory) and _stage_and_swap(directory, staged, contents, changed):
-            return
-        _write_in_place(directory, contents, changed, last)
+        if changed and not (_stands_alone(directory) and _stage_and_swap(directory, staged, contents, changed)):
+            _write_in_place(directory, contents, changed, last)
+        return changed
 
 
 def _leftovers(directory: Path) -> tuple[Path, Path]:

@@ -20,6 +20,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
+from pathlib import Path
 
 
 class ExitCode(IntEnum):
@@ -69,6 +70,29 @@ class Failure(Exception):
         if self.hint:
             lines.append(self.hint)
         return "\n".join(lines)
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM or SIGHUP arrived; handled as Ctrl-C is, with an exit code of its own."""
+
+
+def interrupted(error: BaseException | None, before: str = "anything was changed") -> Interrupted:
+    """The failure that a signal means, and before what it arrived."""
+    if isinstance(error, Terminated):
+        return Interrupted(f"Terminated before {before}.", code=ExitCode.TERMINATED)
+    return Interrupted(f"Interrupted before {before}.")
+
+
+def defect(error: BaseException) -> Failure:
+    """The failure that an exception means which nobody raised on purpose; it names the place in our code."""
+    trace = error.__traceback__
+    while trace and trace.tb_next:
+        trace = trace.tb_next
+    where = f"{Path(trace.tb_frame.f_code.co_filename).name}:{trace.tb_lineno}" if trace else "an unknown place"
+    return Failure(
+        f"This is a defect of the program: {type(error).__name__} in {where}.",
+        hint="Run it again with LOG_LEVEL=debug and report what it prints.",
+    )
 
 
 class ConfigurationError(Failure):

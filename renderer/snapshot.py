@@ -15,10 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from renderer.directory import Changed, replace_files
+from renderer.directory import Changed, compare, replace_files
 from renderer.errors import DocumentErrors, SnapshotError
 from renderer.manifest import ownership, yamlio
 from renderer.manifest.document import Policy, parse
+from renderer.manifest.identity import Identity
 from renderer.manifest.jsontypes import Json, JsonObject
 from renderer.manifest.policyset import PolicySet
 
@@ -242,9 +243,26 @@ def _lock_problem(lock: Json) -> str:
     return ""
 
 
+def policies_at(directory: Path) -> PolicySet:
+    """The policies that an earlier render wrote there, whatever became of them since: only for telling what changes.
+
+    What can't be read as a policy any more is left out. Raises SnapshotError when a file can't be read at all.
+    """
+    found: dict[Identity, Policy] = {}
+    for path in sorted(own_paths(directory) - EMPTY):
+        documents, _ = yamlio.load_documents(_read_file(directory, path) or b"", source=path)
+        found |= {policy.identity: policy for policy, _ in map(parse, documents) if policy}
+    return PolicySet(found.values())
+
+
+def would_change(directory: Path, files: Files) -> bool:
+    """Whether `write` would change any byte."""
+    return bool(compare(directory, files.contents, own=own_paths(directory)))
+
+
 def write(directory: Path, files: Files) -> Changed:
     """Make `directory` that snapshot and say what changed; files that no render wrote stay.
 
     Raises ConfigurationError when the place can't be written.
     """
-    return replace_files(directory, files.contents, own=own_paths(directory), last=LOCK)
+    return replace_files(directory, files.contents, own=lambda: own_paths(directory), last=LOCK)

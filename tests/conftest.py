@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-pytest_plugins = ["tests.support.cluster", "tests.support.programs"]
+pytest_plugins = ["tests.support.cluster", "tests.support.programs", "tests.support.fleet", "tests.support.repositories"]
 
 
 @pytest.fixture(autouse=True)

@@ -62,7 +62,7 @@ def choose(cluster: KubernetesCluster, connection: Connection, validator: Valida
     refused = 0
     for policy in candidates():
         kind = policy.identity.kind
-        if policy.identity in chosen or count[kind.resource] == per_kind or kind not in cluster.resources():
+        if policy.identity in chosen or count[kind.resource] == per_kind or not _is_served(policy, cluster):
             continue
         if policy.identity.namespace:
             ensure_namespace(connection, policy.identity.namespace)
@@ -80,6 +80,11 @@ def choose(cluster: KubernetesCluster, connection: Connection, validator: Valida
         refused_by_server=refused,
         refused_by_cli=len(invalid),
     )
+
+
+def _is_served(policy: Policy, cluster: KubernetesCluster) -> bool:
+    resource = cluster.resources().get(policy.identity.kind)
+    return resource is not None and policy.api_version.rpartition("/")[2] in resource.served
 
 
 def candidates() -> Iterator[Policy]:

@@ -67,16 +67,53 @@ class Token:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class InsightsConfig:
-    """Everything that a call to Insights needs; made by `of`, which checks it.
+class Account:
+    """Where Insights is and the token for it, the same for many clusters; made by `account`, which checks both.
 
-    `host` is a base URL without a slash at its end; `organization` and `cluster` are plain names.
+    `host` is a base URL without a slash at its end.
     """
 
     host: str
+    token: Token
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether the host is this machine, so that nothing leaves it."""
+        return _is_loopback(urlsplit(self.host).hostname or "")
+
+    def on(self, organization: str | None, cluster: str | None) -> InsightsConfig:
+        """The settings for one cluster. Raises ConfigurationError when a name is missing or can't be one."""
+        return InsightsConfig(
+            host=self.host,
+            token=self.token,
+            organization=_name(organization, _ORGANIZATION),
+            cluster=_name(cluster, _CLUSTER),
+        )
+
+
+def account(*, host: str | None = None, token: Token | str | None, insecure_http: bool = False) -> Account:
+    """Check what flags, environment and file gave; None or "" means not set.
+
+    Without a host it is Insights' own. Plain http is refused but for loopback, unless `insecure_http`. Raises
+    ConfigurationError that names the variable, the flag, the value (never the token) and what is accepted.
+    """
+    if token is None:
+        raise ConfigurationError(f"{_TOKEN} is not set.", hint="Set the variable, or name a file with --token-file.")
+    return Account(
+        host=_host(host or DEFAULT_HOST, insecure_http=insecure_http),
+        token=token if isinstance(token, Token) else Token.of(token),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InsightsConfig(Account):
+    """Everything that a call to Insights for one cluster needs; made by `of`, which checks it.
+
+    `organization` and `cluster` are plain names.
+    """
+
     organization: str
     cluster: str
-    token: Token
 
     @classmethod
     def of(
@@ -88,32 +125,13 @@ class InsightsConfig:
         token: Token | str | None,
         insecure_http: bool = False,
     ) -> InsightsConfig:
-        """Check what flags, environment and file gave; None or "" means not set.
-
-        Without a host it is Insights' own. Plain http is refused but for loopback, unless `insecure_http`.
-        Raises ConfigurationError that names the variable, the flag, the value (never the token) and what is
-        accepted.
-        """
-        if token is None:
-            raise ConfigurationError(
-                f"{_TOKEN} is not set.", hint="Set the variable, or name a file with --token-file."
-            )
-        return cls(
-            host=_host(host or DEFAULT_HOST, insecure_http=insecure_http),
-            organization=_name(organization, _ORGANIZATION),
-            cluster=_name(cluster, _CLUSTER),
-            token=token if isinstance(token, Token) else Token.of(token),
-        )
+        """Check it all, as `account` and `Account.on` do. Raises ConfigurationError."""
+        return account(host=host, token=token, insecure_http=insecure_http).on(organization, cluster)
 
     @property
     def subject(self) -> str:
         """How a message names the cluster."""
         return f"cluster {self.cluster!r} of organization {self.organization!r}"
-
-    @property
-    def is_loopback(self) -> bool:
-        """Whether the host is this machine, so that nothing leaves it."""
-        return _is_loopback(urlsplit(self.host).hostname or "")
 
     def url(self, path: str) -> str:
         """Give the URL of `path` below this cluster; the names are quoted, so each stays one segment."""
@@ -181,13 +199,21 @@ def _host_problem(value: str, parts: SplitResult) -> str:
 def _name(value: str | None, setting: str) -> str:
     if not value:
         raise ConfigurationError(f"{setting} is not set; it takes the name as Insights shows it.")
-    # "." and ".." would be resolved as steps of the path, quoted or not.
-    if value in {".", ".."} or not value.isprintable() or value != value.strip():
-        raise ConfigurationError(
-            f"{setting}: {_cut(value)!r} is not accepted; it takes the name as Insights shows it, "
-            "without control characters or spaces around it, and not . or .."
-        )
+    problem = name_problem(value)
+    if problem:
+        raise ConfigurationError(f"{setting}: {problem}")
     return value
+
+
+def name_problem(value: str) -> str:
+    """What keeps a text from being the name of an organization or a cluster, or ""."""
+    # "." and ".." would be resolved as steps of the path, quoted or not.
+    if value and value not in {".", ".."} and value.isprintable() and value == value.strip():
+        return ""
+    return (
+        f"{_cut(value)!r} is not accepted; it takes the name as Insights shows it, "
+        "without control characters or spaces around it, and not . or .."
+    )
 
 
 def _is_loopback(hostname: str) -> bool:

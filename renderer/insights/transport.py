@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 import requests
 import requests.auth
 import stamina
+from requests.adapters import DEFAULT_POOLSIZE
 
 from renderer.errors import ConfigurationError, Failure, NotPermitted, RemoteError
 from renderer.http import PassingError, retry_after_seconds, user_agent
@@ -26,7 +27,7 @@ from renderer.insights.deadline import LimitedAdapter, cut_off
 from renderer.insights.http_errors import LIBRARY_ERRORS, failure_of
 
 if TYPE_CHECKING:
-    from renderer.insights.config import InsightsConfig
+    from renderer.insights.config import Account
     from renderer.manifest.jsontypes import Json
 
 #: Which variables name the certificates to trust, the strongest first. requests knows the first two only.
@@ -88,32 +89,34 @@ class Transport:
 
     def __init__(
         self,
-        config: InsightsConfig,
+        account: Account,
         *,
         limits: Limits | None = None,
+        connections: int = DEFAULT_POOLSIZE,
         environ: Mapping[str, str] = os.environ,
         clock: Callable[[], float] = time.monotonic,
         jitter: Callable[[], float] = random.random,
     ) -> None:
         """Prepare, without connecting.
 
-        `clock` gives seconds that only grow, `jitter` a number from 0 to 1. Raises ConfigurationError when a
-        variable names certificates that are not there.
+        `connections` is how many are kept open for the next calls: as many as there are threads. `clock` gives
+        seconds that only grow, `jitter` a number from 0 to 1. Raises ConfigurationError when a variable names
+        certificates that are not there.
         """
         self._limits = limits or Limits()
-        self._secret = config.token.reveal()
+        self._secret = account.token.reveal()
         self._clock = clock
         self._jitter = jitter
         self._ca_variable, ca_path = _certificates(environ)
         self._session = _Session()
         self._session.auth = _Bearer(self._secret)
         # Proxies from the environment apply, but never on this machine: plain http would show them the token.
-        self._session.trust_env = not config.is_loopback
+        self._session.trust_env = not account.is_loopback
         self._session.headers["User-Agent"] = user_agent()
         # A compressed body can end early unnoticed, and can be a bomb.
         self._session.headers["Accept-Encoding"] = "identity"
-        self._session.mount("http://", LimitedAdapter())
-        self._session.mount("https://", LimitedAdapter())
+        self._session.mount("http://", LimitedAdapter(pool_maxsize=connections))
+        self._session.mount("https://", LimitedAdapter(pool_maxsize=connections))
         # Given with each request: the session's own value loses to the environment's.
         self._verify: str | bool = ca_path or True
 

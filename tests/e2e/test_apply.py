@@ -213,7 +213,13 @@ def writes_denied(api: Api) -> Iterator[None]:
         "failurePolicy": "Fail",
         "matchConstraints": {
             "resourceRules": [
-                {"apiGroups": ["*"], "apiVersions": ["*"], "operations": ["*"], "resources": ["*"], "resourceNames": []}
+                {
+                    "apiGroups": ["*"],
+                    "apiVersions": ["*"],
+                    "operations": ["CREATE"],
+                    "resources": ["*"],
+                    "resourceNames": [],
+                }
             ]
         },
         "validations": [{"expression": f"request.dryRun || request.name != '{DENIED}'", "message": "denied"}],
@@ -342,7 +348,10 @@ def test_a_plan_needs_no_right_to_write_and_says_what_it_lacks(
     snapshot = render(programs, insights, *SET[:2])
     shown = applier(viewing, "plan", snapshot, expect=ExitCode.CHANGES)
     assert "not dry-run" in shown
-    assert "The server was not asked about 2 of them" in applier(viewing, "validate", snapshot)
+    assert "2 of 2 policies are valid" in applier(viewing, "validate", snapshot)  # the CLI judged them
+    unasked = applier(viewing, "validate", snapshot, "--no-validate-policies", expect=ExitCode.INVALID_POLICY)
+    assert "unchecked ClusterPolicy/one" in unasked
+    assert "0 of 2 policies are valid" in unasked
     assert "validatingadmissionpolicies.admissionregistration.k8s.io: this account may not list it" in shown
     assert "admissionregistration" in applier(
         viewing, "plan", render(programs, insights, *SET), expect=ExitCode.KIND_UNAVAILABLE

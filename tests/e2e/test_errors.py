@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -171,6 +172,41 @@ def test_something_that_is_no_cluster(offline: Programs, insights: InsightsStand
     assert done.returncode in (ExitCode.UNAVAILABLE, ExitCode.NOT_PERMITTED)
 
 
+def test_a_token_that_fits_in_no_header_is_refused_without_being_shown(offline: Programs) -> None:
+    plan = ("insights-applier", "plan", str(write_snapshot(offline.directory)))
+    for user in ('{token: "sekrit\\nA"}', '{token: "sekritä"}'):
+        broken = offline.with_(KUBECONFIG=kubeconfig(offline.directory, "https://127.0.0.1:1", user))
+        for level in ("info", "debug"):
+            done = broken.with_(LOG_LEVEL=level).run(*plan)
+            check(done, ExitCode.CONFIGURATION, "token holds")
+            assert "sekrit" not in done.stdout + done.stderr
+
+
+def test_a_server_that_is_no_url(offline: Programs) -> None:
+    plan = ("insights-applier", "plan", str(write_snapshot(offline.directory)))
+    for server in ("127.0.0.1:6443", ""):
+        broken = offline.with_(KUBECONFIG=kubeconfig(offline.directory, server))
+        check(broken.run(*plan), ExitCode.CONFIGURATION, "https://")
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
+def test_closed_streams_change_nothing_about_the_work(
+    offline: Programs, insights: InsightsStandIn, closed: str
+) -> None:
+    insights.publish(CLUSTER, answer(cluster_policy()))
+    done = subprocess.run(
+        ["/bin/sh", "-c", f'"$0" -m renderer render --out out {closed}', sys.executable],
+        env=offline.environment,
+        cwd=offline.directory,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert len(snapshot.read(offline.directory / "out").policies) == 1
+
+
 def test_a_credentials_plugin_that_fails_is_named(offline: Programs) -> None:
     plan = ("insights-applier", "plan", str(write_snapshot(offline.directory)))
     user = "{exec: {apiVersion: client.authentication.k8s.io/v1, command: /bin/false, interactiveMode: Never}}"
@@ -209,7 +245,7 @@ def test_output_that_nobody_reads_and_a_full_disk(offline: Programs, insights: I
     assert len(snapshot.read(offline.directory / "out").policies) == 50
     with Path("/dev/full").open("w") as full:
         done = subprocess.run(
-            ["/bin/sh", "-c", 'exec "$0" -m renderer render --out other', __import__("sys").executable],
+            ["/bin/sh", "-c", 'exec "$0" -m renderer render --out other', sys.executable],
             env=offline.environment,
             cwd=offline.directory,
             stdout=full,

@@ -507,7 +507,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--port", type=int, default=0, help="0, the default, takes a free one")
     parser.add_argument("--token-file", type=Path, required=True)
     parser.add_argument("--organization", required=True)
-    parser.add_argument("--cluster", required=True)
+    parser.add_argument("--cluster", required=True, action="append", help="may be given again")
     parser.add_argument("--policies", type=Path, required=True, metavar="FILE", help="read anew for each request")
     options = parser.parse_args(arguments)
     stop = threading.Event()
@@ -516,11 +516,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with InsightsStandIn(
         token=options.token_file.read_text().strip(),
         organization=options.organization,
-        clusters=[options.cluster],
+        clusters=options.cluster,
         port=options.port,
         on_request=_print_request,
     ) as insights:
-        insights.publish_file(options.cluster, options.policies)
+        for cluster in options.cluster:
+            insights.publish_file(cluster, options.policies)
         print(insights.url, flush=True)
         stop.wait()
     return 0

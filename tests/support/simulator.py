@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from enum import Enum
 from typing import Any
 
@@ -36,6 +36,7 @@ class SimulatedCluster:
     def __init__(self, objects: Mapping[Identity, JsonObject] | None = None) -> None:
         """Start with these objects."""
         self.objects: dict[Identity, JsonObject] = copy.deepcopy(dict(objects or {}))
+        self.published: dict[str, JsonObject] = {}
         self.writes = 0
         self.faults: dict[int, Fault] = {}
         self.before_write: Callable[[int], None] = lambda _number: None
@@ -49,6 +50,10 @@ class SimulatedCluster:
         """See `ports.Cluster`."""
         held = {identity: copy.deepcopy(body) for identity, body in self.objects.items() if identity.kind in kinds}
         return Live(resources=live().resources, objects=held, unreadable={})
+
+    def schemas(self, api_versions: Collection[str]) -> Mapping[str, JsonObject]:
+        """Those of `published`; whatever they say, it stores what it is sent."""
+        return {version: document for version, document in self.published.items() if version in api_versions}
 
     def read(self, identity: Identity) -> JsonObject | None:
         """See `ports.Cluster`."""

@@ -5,13 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from pytest_mock import MockerFixture
 
 from applier import pipeline
 from applier.change import Change
 from applier.guards import Allowed
 from applier.stop import Stop
-from applier.transaction import Outcome, execute, restored
-from renderer.errors import ExitCode
+from applier.transaction import Outcome, execute
+from applier.undo import restored
+from renderer.errors import ExitCode, NotPermitted
+from renderer.manifest.identity import Identity
 from renderer.manifest.jsontypes import JsonObject
 from tests.support.policies import (
     admission_binding,
@@ -147,6 +150,7 @@ def test_somebody_elses_edit_after_our_write_is_left_alone_by_the_undo() -> None
     cluster.faults[CHANGES] = Fault.REFUSED
     outcome = run(cluster, changes)
     assert [identity for identity, _ in outcome.left_alone] == [changed]
+    assert outcome.code is ExitCode.ROLLBACK_INCOMPLETE
     assert cluster.objects[changed]["spec"]["failurePolicy"] == "Ignore"
 
 
@@ -196,13 +200,80 @@ def test_a_deletion_that_a_finalizer_holds_fails_by_name() -> None:
     cluster.objects[held]["metadata"]["finalizers"] = ["example.com/never"]
     real_delete = cluster.delete
 
-    def delete(identity: Any, **options: Any) -> None:
+    def delete(identity: Identity, **options: Any) -> None:
         if identity != held:
             real_delete(identity, **options)
 
     cluster.delete = delete  # type: ignore[method-assign] # a finalizer, in one line
     outcome = run(cluster, changes)
     assert "example.com/never" in outcome.failed[0][1]
+
+
+def test_a_lost_answer_whose_second_look_fails_too_is_still_taken_back(mocker: MockerFixture) -> None:
+    cluster = cluster_before()
+    before = cluster.contents()
+    changes = planned(cluster, *AFTER)
+    cluster.faults[2] = Fault.LOST_AFTER
+    answers = iter([NotPermitted("401")])
+    real_read = cluster.read
+
+    def read(identity: Identity) -> JsonObject | None:
+        for error in answers:
+            raise error
+        return real_read(identity)
+
+    mocker.patch.object(cluster, "read", read)
+    assert run(cluster, changes).code is ExitCode.ROLLED_BACK
+    assert cluster.contents() == before
+
+
+def test_a_defect_of_ours_leaves_nothing_half_written(mocker: MockerFixture) -> None:
+    cluster = cluster_before()
+    before = cluster.contents()
+    changes = planned(cluster, *AFTER)
+    mocker.patch.object(cluster, "patch", side_effect=KeyError("metadata"))
+    outcome = run(cluster, changes)
+    assert outcome.code is ExitCode.ROLLED_BACK
+    assert "a defect of the program: KeyError" in outcome.reason
+    assert cluster.contents() == before
+
+
+def test_what_the_server_stored_otherwise_than_it_said_is_still_ours_to_take_back() -> None:
+    cluster = cluster_before()
+    before = cluster.contents()
+    changes = planned(cluster, *AFTER)
+    real_store = cluster._store
+
+    def store(identity: Identity, body: JsonObject, *, dry_run: bool) -> JsonObject:
+        if cluster.writes <= CHANGES:
+            body["spec"]["mutatedBySomeWebhook"] = True
+        return real_store(identity, body, dry_run=dry_run)
+
+    cluster._store = store  # type: ignore[method-assign] # a webhook that appears after the dry runs
+    cluster.faults[CHANGES] = Fault.REFUSED
+    outcome = run(cluster, changes)
+    assert outcome.code is ExitCode.ROLLED_BACK
+    assert cluster.contents() == before
+
+
+def test_a_deletion_that_hangs_is_never_told_as_taken_back() -> None:
+    cluster = cluster_before()
+    changes = planned(cluster, *AFTER)
+    held = identity_of(admission_policy("withdrawn"))
+    stop = Stop()
+    real_delete = cluster.delete
+
+    def delete(identity: Identity, **options: Any) -> None:
+        if identity == held:
+            cluster.objects[held]["metadata"] |= {"deletionTimestamp": "now", "finalizers": ["example.com/never"]}
+            stop.set("SIGTERM arrived", ExitCode.TERMINATED)
+        else:
+            real_delete(identity, **options)
+
+    cluster.delete = delete  # type: ignore[method-assign] # a finalizer, and a signal while it is waited for
+    outcome = execute(cluster, changes, stop, delete_timeout=3600)
+    assert outcome.code is ExitCode.ROLLBACK_INCOMPLETE
+    assert [identity for identity, _ in outcome.not_undone] == [held]
 
 
 def test_taking_back_a_step_touches_nothing_else() -> None:

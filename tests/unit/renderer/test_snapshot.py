@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from renderer import snapshot
-from renderer.directory import Changed
+from renderer.directory import Changed, replace_files
 from renderer.errors import ConfigurationError, SnapshotError
 from renderer.manifest.jsontypes import JsonObject
 from tests.support.policies import cluster_policy, desired, exception, validating_policy
@@ -68,6 +69,22 @@ def test_its_own_stale_files_go_and_files_of_others_stay(tmp_path: Path) -> None
     assert not (tmp_path / "s" / "policyexceptions.policies.kyverno.io").exists()
     assert [path.name for path in tmp_path.iterdir()] == ["s"]
     snapshot.read(tmp_path / "s")
+
+
+def test_what_another_render_wrote_just_before_is_replaced_whole(tmp_path: Path) -> None:
+    write(tmp_path / "s", cluster_policy("one"))
+    ours = snapshot.render_files(desired(cluster_policy("ours")), organization="acme", cluster="prod").contents
+    asked = itertools.count()
+
+    def own() -> frozenset[str]:
+        paths = snapshot.own_paths(tmp_path / "s")
+        if next(asked) == 0:  # between our first look at the directory and our turn to write
+            write(tmp_path / "s", cluster_policy("one"), cluster_policy("theirs"))
+        return paths
+
+    changed = replace_files(tmp_path / "s", ours, own=own, last="snapshot.lock")
+    assert [policy.identity.name for policy in snapshot.read(tmp_path / "s").policies] == ["ours"]
+    assert changed.removed == (ONE, "clusterpolicies.kyverno.io/theirs.yaml")
 
 
 @pytest.mark.parametrize("in_place", [False, True])

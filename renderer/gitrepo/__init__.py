@@ -1,0 +1,10 @@
+"""Git: brings snapshots into a repository as one commit, and pushes it.
+
+Nothing of a repository is run by reading it: no hooks, filters, helpers or programs that its own files name.
+"""
+
+from __future__ import annotations
+
+from renderer.gitrepo.repository import Committed, Repository, Settings
+
+__all__ = ["Committed", "Repository", "Settings"]
