@@ -21,6 +21,7 @@ from renderer.writers import Closed, Failed, Writer, Writers, Written
 #: After so many clusters in a row for which Insights could not be reached, it is down, and not asked for more.
 UNREACHED_LIMIT: Final = 20
 
+_STEP_SECONDS: Final = 0.1
 _DETAILS_SHOWN: Final = 3
 
 
@@ -191,7 +192,9 @@ class _Run:
             for thread in threads:
                 thread.start()
             for thread in threads:
-                thread.join()
+                # In short steps: a signal that reaches another thread does not wake this one, which handles it.
+                while thread.is_alive():
+                    thread.join(_STEP_SECONDS)
         finally:
             with self._lock:
                 self._stopped = True

@@ -6,7 +6,8 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Final, Self, TypeAlias
@@ -114,12 +115,13 @@ class Repository:
         Raises ConfigurationError (no git, not a repository, no author, a bad branch name, --out outside of it),
         InputError (a merge is in progress), RemoteError and NotPermitted (of a URL).
         """
-        home = Path(tempfile.mkdtemp(prefix="insights-renderer-"))
-        try:
-            return cls(settings, home=home)
-        except BaseException:
-            shutil.rmtree(home, ignore_errors=True)
-            raise
+        with _private_files():
+            home = Path(tempfile.mkdtemp(prefix="insights-renderer-"))
+            try:
+                return cls(settings, home=home)
+            except BaseException:
+                shutil.rmtree(home, ignore_errors=True)
+                raise
 
     def __enter__(self) -> Self:
         return self
@@ -164,7 +166,7 @@ class Repository:
         )
         try:
             for attempt in attempts:
-                with attempt:
+                with attempt, _private_files():
                     return self._publish_once(directories, write, again=attempt.num > 1)
         except RacedError as error:
             raise Locked(
@@ -316,6 +318,18 @@ class Repository:
         if moves:
             local.move_branch(line.branch, commit, was, reason)
         return local.fast_forward(commit) if line.checked_out else True
+
+
+@contextmanager
+def _private_files() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise ConfigurationError(
+            f"A temporary file can't be used: {error.strerror or error}"
+            f"{f' ({error.filename})' if error.filename else ''}. Nothing was committed.",
+            hint="See that there is room where temporary files go, or name another place with TMPDIR.",
+        ) from error
 
 
 def _told_without(root: Path, write: Write) -> str | None:

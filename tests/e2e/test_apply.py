@@ -137,6 +137,19 @@ def test_when_insights_cannot_be_told_the_cluster_stands_and_the_run_says_so(
     assert identity_of(SET[0]) in contents(adapter)
 
 
+def test_when_insights_is_away_the_others_are_not_tried_one_by_one(
+    programs: Programs, insights: InsightsStandIn, adapter: KubernetesCluster
+) -> None:
+    insights.publish(CLUSTER, answer(*(cluster_policy(f"p{number:02}") for number in range(40))))
+    insights.fail(Fault.SERVER_ERROR, times=1000, call="apply-status")
+    done = programs.with_(VALIDATE_POLICIES="false").run("insights-applier", "sync")
+    assert done.returncode == ExitCode.NOT_REPORTED
+    assert json.loads(done.stdout.splitlines()[-1])["summary"] == "Applied 40, Updated 0, Removed 0, Failed 0"
+    assert len(contents(adapter)) == 40
+    asked = sum(request.method == "PUT" for request in insights.requests)
+    assert asked < 40
+
+
 def test_a_dry_run_takes_no_lock_and_writes_nothing(
     programs: Programs, insights: InsightsStandIn, cluster: ControlPlane, adapter: KubernetesCluster
 ) -> None:

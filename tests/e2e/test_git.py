@@ -106,9 +106,7 @@ def test_edits_inside_the_snapshot_are_refused_and_named(rendering: Rendering, r
     assert State.of(repository) == before
 
 
-def test_a_file_of_the_users_where_a_policy_is_to_go_is_not_overwritten(
-    rendering: Rendering, repository: Path
-) -> None:
+def test_a_file_of_the_users_where_a_policy_is_to_go_is_not_overwritten(rendering: Rendering, repository: Path) -> None:
     mine = repository / OUT / "clusterpolicies.kyverno.io" / "require-team.yaml"
     mine.parent.mkdir(parents=True)
     mine.write_text("mine\n")
@@ -223,13 +221,13 @@ def test_a_message_of_the_users_keeps_its_text_and_gets_the_trailers(
     (tmp_path / "text").write_text("Take what Insights wants\n\nSee the ticket.\n\nTicket: 12\n")
     rendering.inside(repository).done("--message-file", "../text")
     message = git(repository, "log", "-1", "--format=%B")
-    assert message.startswith("Take what Insights wants\n\nSee the ticket.\n\nTicket: 12\nInsights-Organization: acme\n")
+    assert message.startswith(
+        "Take what Insights wants\n\nSee the ticket.\n\nTicket: 12\nInsights-Organization: acme\n"
+    )
     assert git(repository, "log", "-1", "--format=%(trailers:key=Ticket,valueonly)") == "12"
 
 
-def test_commits_are_signed_where_git_is_so_configured(
-    rendering: Rendering, repository: Path, tmp_path: Path
-) -> None:
+def test_commits_are_signed_where_git_is_so_configured(rendering: Rendering, repository: Path, tmp_path: Path) -> None:
     key = tmp_path / "key"
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key)], check=True, timeout=60)
     config = tmp_path / ".gitconfig"
