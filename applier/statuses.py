@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 from applier.change import Action, Change, Plan
 from applier.transaction import Outcome
 from applier.verdict import Verdict
-from renderer.errors import Failure, NotReported, RemoteError
+from renderer.errors import Failure, NotReported, RemoteError, defect
 from renderer.insights.status import PolicyStatus, report_status
 from renderer.insights.transport import Limits, Transport
 from renderer.manifest import yamlio
@@ -49,7 +49,8 @@ def send(transport: Transport, config: InsightsConfig, statuses: Sequence[Policy
     When Insights can't be reached the others are not tried: each would take as long. A signal ends it at once.
     """
     pool = ThreadPoolExecutor(_CONCURRENCY)
-    told, errors = 0, []
+    told = 0
+    errors: list[Failure] = []
     try:
         for done in as_completed(pool.submit(report_status, transport, config, status) for status in statuses):
             error = done.exception()
@@ -60,9 +61,12 @@ def send(transport: Transport, config: InsightsConfig, statuses: Sequence[Policy
                 if isinstance(error, RemoteError):
                     break
             else:
-                raise error
-    finally:
+                errors.append(defect(error))
+    except KeyboardInterrupt:
         pool.shutdown(wait=False, cancel_futures=True)
+        raise
+    # Those under way end within the limits of one call, and log nothing after the run's last line.
+    pool.shutdown(cancel_futures=True)
     if errors:
         raise NotReported(
             f"Insights was not told of {len(statuses) - told} of {len(statuses)} policies: {errors[-1].message}",
