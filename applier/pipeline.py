@@ -158,9 +158,9 @@ def _executed(cluster: Cluster, prepared: Prepared, stop: Stop, delete_timeout: 
 
 
 def announce(prepared: Prepared) -> None:
-    """Log what the run leaves out and what validation only warns of: nothing is skipped in silence."""
+    """Log what the plan notes and what validation only warns of: nothing is skipped in silence."""
     for note in prepared.plan.notes:
-        log.warning("Left out", reason=note)
+        log.warning("Note", note=note)
     for finding in prepared.verdict.warnings:
         log.warning("Validation warns", layer=finding.layer.value, problem=str(finding.problem))
     for identity, reason in prepared.verdict.unjudged:

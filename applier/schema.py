@@ -59,7 +59,9 @@ class Desired:
         """What people should know of how it was found."""
         if not self.missing:
             return ()
-        return (f"no schema of {', '.join(self.missing)} is published; each policy of it was compared by a dry run",)
+        return (
+            f"no schema of {', '.join(self.missing)} is published; policies of it can only be compared by dry runs",
+        )
 
 
 def needed(policies: Iterable[Policy], resources: Mapping[Kind, Resource]) -> frozenset[str]:
@@ -114,7 +116,7 @@ def _is_served(policy: Policy, resource: Resource) -> bool:
 def _as_stored(body: JsonObject, own: Schema, stored: Schema, api_version: str) -> JsonObject:
     if own is stored:
         return own.default(body)
-    # The server converts by replacing the version; what the stored one does not know is gone when it is next read.
+    # Kyverno's CRDs convert by replacing the version; what the stored one does not know is gone when it is next read.
     return stored.default({**stored.prune(own.default(body))[0], "apiVersion": api_version})
 
 

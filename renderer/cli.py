@@ -21,8 +21,8 @@ from renderer.commandline import (
     run,
 )
 from renderer.errors import ConfigurationError, ExitCode
+from renderer.fleet.shards import COUNT_VARIABLE, INDEX_VARIABLE, Shard, parse_shard, shard_of_job
 from renderer.git_command import git_options, git_settings, message_text, told
-from renderer.shards import COUNT_VARIABLE, INDEX_VARIABLE, Shard, parse_shard, shard_of_job
 
 if TYPE_CHECKING:
     from renderer.directory import Changed
@@ -195,9 +195,9 @@ def fleet(clusters: Path, out: Path, organization: str | None, log_level: str, *
       insights-renderer fleet --clusters clusters.yaml --out policies --shard 0/4
       insights-renderer fleet --clusters clusters.yaml --out policies --git --push
     """
-    from renderer import fleet_command
-    from renderer.fleet import failure_table
-    from renderer.fleet_file import left_over, read_fleet
+    from renderer.fleet import command as fleet_command
+    from renderer.fleet.file import left_over, read_fleet
+    from renderer.fleet.run import failure_table
 
     logs.configure(sys.stderr, log_level)
     shard = settings.pop("shard") or shard_of_job(os.environ)

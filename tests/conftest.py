@@ -6,7 +6,13 @@ import os
 
 import pytest
 
-pytest_plugins = ["tests.support.cluster", "tests.support.programs", "tests.support.fleet", "tests.support.repositories"]
+pytest_plugins = [
+    "tests.support.cluster",
+    "tests.support.programs",
+    "tests.support.fleet",
+    "tests.support.repositories",
+    "tests.support.git_http",
+]
 
 
 @pytest.fixture(autouse=True)

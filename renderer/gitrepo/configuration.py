@@ -129,9 +129,15 @@ def _counts(entry: Entry) -> bool:
     return entry.scope not in _REPOSITORY_SCOPES or bool(_OF_A_REPOSITORY.fullmatch(entry.key))
 
 
-def filters_of_its_own(entries: Iterable[Entry]) -> bool:
-    """Whether the repository's own configuration names programs that change files on their way to the work tree."""
-    return any(entry.scope in _REPOSITORY_SCOPES and entry.key.startswith("filter.") for entry in entries)
+def may_run_programs(entries: Iterable[Entry]) -> bool:
+    """Whether writing files to the work tree would run programs that the repository's own settings may name.
+
+    These are filters, and whatever fetches the files that a partial clone left out.
+    """
+    return any(
+        entry.scope in _REPOSITORY_SCOPES and (entry.key.startswith("filter.") or entry.key.endswith(".promisor"))
+        for entry in entries
+    )
 
 
 def _variable(number: int) -> str:

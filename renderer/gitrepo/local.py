@@ -20,9 +20,9 @@ from renderer import snapshot
 from renderer.directory import replace_files
 from renderer.errors import ConfigurationError, ExitCode, InputError, Interrupted
 from renderer.gitrepo import failures
-from renderer.gitrepo.configuration import HARMLESS, Entry, filters_of_its_own, parse_listing
+from renderer.gitrepo.configuration import HARMLESS, Entry, may_run_programs, parse_listing
 from renderer.gitrepo.process import Git
-from renderer.gitrepo.store import Blob, Store
+from renderer.gitrepo.store import Blob, Store, pathspecs, sorted_into
 
 _OPTIONS: Final = tuple(part for key, value in HARMLESS for part in ("-c", f"{key}={value}"))
 # https://git-scm.com/docs/gitrepository-layout, and where rebase and am keep their state
@@ -138,13 +138,11 @@ class Local:
         """Raises InputError that names each file of the snapshots that differs from HEAD, in index or work tree."""
         committed = store.list_tree(head, directories)
         staged = self._index(directories)
+        tracked = sorted_into(directories, {**committed, **staged})
         wrong = []
         for directory in directories:
-            place = self._on_disk(directory)
-            prefix = _prefix(directory)
-            own = {prefix + path for path in snapshot.own_paths(place)}
-            tracked = {path for path in (*committed, *staged) if path.startswith(prefix)}
-            for path in sorted(own | _manifests(tracked)):
+            own = {_prefix(directory) + path for path in snapshot.own_paths(self._on_disk(directory))}
+            for path in sorted(own.union(filter(_is_of_a_snapshot, tracked[directory]))):
                 problem = self._difference(store, path, committed.get(path), staged.get(path))
                 if problem:
                     wrong.append(f"{path}: {problem}")
@@ -165,8 +163,7 @@ class Local:
         return ""
 
     def _index(self, directories: Sequence[PurePosixPath]) -> dict[str, _Staged]:
-        whole = not all(directory.parts for directory in directories)
-        places = [] if whole else [str(directory) for directory in directories]
+        places = pathspecs(directories)
         listing = self.git.run(
             "ls-files", "-s", "-t", "-z", "--full-name", "--", *places, doing="reading the index"
         ).text
@@ -198,8 +195,8 @@ class Local:
             try:
                 self._write_files(store, changes, taken.directories, new=True)
             except BaseException:
-                self._write_files(store, changes, taken.directories, new=False)
                 self._update_refs(_moves(taken, taken.commit, taken.base or store.no_object), "undone")
+                self._write_files(store, changes, taken.directories, new=False)
                 raise
         self._refresh(store, index, taken.directories)
 
@@ -251,17 +248,17 @@ class Local:
     def _write_files(self, store: Store, changes: _Changes, directories: Sequence[PurePosixPath], *, new: bool) -> None:
         """Give the snapshots' directories the files of the new commit, or those of the old."""
         wanted = {path: after if new else before for path, (before, after) in changes.items()}
-        for directory in directories:
-            prefix = _prefix(directory)
-            here = {path.removeprefix(prefix): blob for path, blob in wanted.items() if path.startswith(prefix)}
-            if not here:
-                continue
-            names = {path: blob.name for path, blob in here.items() if blob}
-            contents = dict(zip(names, store.read(list(names.values())), strict=True))
-            gone = frozenset(here.keys() - names.keys())
-            replace_files(self._on_disk(directory), contents, own=partial(frozenset, gone), last=snapshot.LOCK)
-            if not new:
-                self._remove_if_empty(directory)
+        in_each = sorted_into(directories, wanted)
+        there = [blob.name for paths in in_each.values() for path in paths if (blob := wanted[path])]
+        data = store.read(there)
+        for directory, paths in in_each.items():
+            if paths:
+                start = len(_prefix(directory))
+                contents = {path[start:]: next(data) for path in paths if wanted[path]}
+                gone = frozenset(path[start:] for path in paths if not wanted[path])
+                replace_files(self._on_disk(directory), contents, own=partial(frozenset, gone), last=snapshot.LOCK)
+                if not new:
+                    self._remove_if_empty(directory)
 
     def _remove_if_empty(self, directory: PurePosixPath) -> None:
         with suppress(OSError):
@@ -270,7 +267,7 @@ class Local:
 
     def _refresh(self, store: Store, index: Path, directories: Sequence[PurePosixPath]) -> None:
         """Note in the index that the files are as they should be, which spares the next git a look into each."""
-        places = [str(directory) for directory in directories]
+        places = pathspecs(directories) or ["."]
         store.git.run(
             *("add", "--refresh", "--", *places),
             environment={"GIT_INDEX_FILE": str(index), "GIT_WORK_TREE": str(self.root)},
@@ -279,10 +276,10 @@ class Local:
     def fast_forward(self, commit: str) -> bool:
         """Let branch and work tree follow to a commit that others' commits precede; False when that can't be done.
 
-        Git refuses it, and changes nothing, where an edit of the user's is in the way. Where the repository names
-        filters of its own, which are not run, it is not tried.
+        Git refuses it, and changes nothing, where an edit of the user's is in the way. Where the repository has
+        settings of its own that would make git run something for this, it is not tried.
         """
-        if filters_of_its_own(self.entries):
+        if may_run_programs(self.entries):
             return False
         options = ("--ff-only", "-q", "--no-autostash", "--no-stat", "--no-verify-signatures")
         return self.git.run("-c", "core.editor=false", "merge", *options, commit).code == 0
@@ -332,8 +329,8 @@ def _prefix(directory: PurePosixPath) -> str:
     return f"{directory}/" if directory.parts else ""
 
 
-def _manifests(paths: set[str]) -> set[str]:
-    return {path for path in paths if path.endswith((".yaml", ".yml", ".json", snapshot.LOCK))}
+def _is_of_a_snapshot(path: str) -> bool:
+    return path.endswith((".yaml", ".yml", ".json", snapshot.LOCK))
 
 
 def _refuse(wrong: Sequence[str]) -> None:

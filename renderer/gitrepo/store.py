@@ -26,6 +26,7 @@ REMOTE: Final = "snapshots"
 _TIP: Final = "refs/insights/tip"
 _FILE_LIMIT_BYTES: Final = 16 * 1024 * 1024
 _BATCH_BYTES: Final = 64 * 1024 * 1024
+_MOST_PATHSPECS: Final = 16
 _FILE: Final = "100644"
 _FILES: Final = (_FILE, "100755")
 
@@ -97,10 +98,12 @@ class Store:
         """Every file, link and submodule below the directories (of the whole tree, with none), by path."""
         if commit is None:
             return {}
-        whole = not all(directory.parts for directory in directories)
-        places = [] if whole else [str(directory) for directory in directories]
+        places = pathspecs(directories)
         answer = self.git.run("ls-tree", "-r", "-z", "--full-tree", commit, "--", *places, doing="reading the commit")
-        return dict(_entries(answer.text))
+        found = dict(_entries(answer.text))
+        if not directories:
+            return found
+        return {path: found[path] for paths in sorted_into(directories, found).values() for path in paths}
 
     def require_directories(self, commit: str | None, directories: Iterable[PurePosixPath]) -> None:
         """Raises ConfigurationError when one of them is, or is below, a file, a link or another repository."""
@@ -317,6 +320,33 @@ class Store:
         if answer.code:
             raise failures.remote_failure(doing, str(self.address), answer.said)
         return answer.text
+
+
+def pathspecs(directories: Sequence[PurePosixPath]) -> list[str]:
+    """How to name the directories to git: none for all; of many what they share, since git tries each on each path."""
+    if not all(directory.parts for directory in directories):
+        return []
+    names = [str(directory) for directory in directories]
+    if len(names) <= _MOST_PATHSPECS:
+        return names
+    shared = os.path.commonpath(names)
+    return [shared] if shared else []
+
+
+def sorted_into(directories: Iterable[PurePosixPath], paths: Iterable[str]) -> dict[PurePosixPath, list[str]]:
+    """The paths that lie in each of the directories (the innermost one); those that lie in none are left out."""
+    found: dict[str, list[str]] = {_key(directory): [] for directory in directories}
+    for path in paths:
+        folder = path
+        while folder and folder not in found:
+            folder = folder.rpartition("/")[0]
+        if folder in found:
+            found[folder].append(path)
+    return {PurePosixPath(folder): inside for folder, inside in found.items()}
+
+
+def _key(directory: PurePosixPath) -> str:
+    return str(directory) if directory.parts else ""
 
 
 def _entries(listing: str) -> Iterator[tuple[str, Blob]]:

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from renderer.errors import ExitCode
-from renderer.fleet import UNREACHED_LIMIT
+from renderer.fleet.run import UNREACHED_LIMIT
 from tests.support.fleet import NAMES, SIZE, SOON_SECONDS, Fleet, at_request, tree
 from tests.support.insights import Fault, InsightsStandIn, Request
 from tests.support.policies import answer, cluster_policy

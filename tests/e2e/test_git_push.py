@@ -4,22 +4,17 @@ from __future__ import annotations
 
 import base64
 import getpass
-import os
-import subprocess
 import threading
-from collections.abc import Iterator
-from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
 from renderer import snapshot
 from renderer.errors import ExitCode
-from tests.support.policies import cluster_policy, exception
+from tests.support.git_http import SECRET, GitServer
+from tests.support.policies import answer, cluster_policy, exception
 from tests.support.repositories import OUT, Rendering, State, bare, begin, commit_file, git, hook, left_over
 
-SECRET = "s3cret-of-the-url"
 LOCK = f"{OUT}/{snapshot.LOCK}"
 
 
@@ -177,7 +172,7 @@ def test_a_local_branch_that_went_its_own_way_is_not_forced_on_anybody(
     assert (State.of(repository), git(remote, "rev-parse", "main")) == (before, tip)
 
 
-def test_a_race_that_is_always_lost_ends(rendering: Rendering, remote: Path, tmp_path: Path) -> None:
+def test_a_race_that_is_always_lost_ends(rendering: Rendering, remote: Path) -> None:
     # The hook plays the others: before each push is taken, the branch moves once more.
     hook(
         remote,
@@ -224,100 +219,10 @@ def test_two_renderers_at_once_lose_no_snapshot(rendering: Rendering, remote: Pa
 
 
 def policy_text(name: str) -> str:
-    from tests.support.policies import answer
-
     return answer(cluster_policy(name))
 
 
 # Credentials -----------------------------------------------------------------------------------------------------
-
-
-@dataclass(slots=True)
-class GitServer:
-    """Git over HTTP on loopback, for who knows the password; it looks for the password where it must not be."""
-
-    root: Path
-    port: int = 0
-    seen: list[str] = field(default_factory=list)
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[GitServer]:
-    state = GitServer(root=tmp_path)
-    expected = base64.b64encode(f"robin:{SECRET}".encode()).decode()
-
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-        def do_GET(self) -> None:
-            self._answer()
-
-        def do_POST(self) -> None:
-            self._answer()
-
-        def _answer(self) -> None:
-            body = self._body()
-            for command in Path("/proc").glob("[0-9]*/cmdline"):
-                try:
-                    state.seen += [command.read_text()] if SECRET in command.read_text() else []
-                except (OSError, UnicodeDecodeError):
-                    continue
-            if (self.headers["Authorization"] or "").partition(" ")[2] != expected:
-                self.send_response(401)
-                self.send_header("WWW-Authenticate", 'Basic realm="git"')
-                self.send_header("Content-Length", "0")
-                self.end_headers()
-                return
-            path, _, query = self.path.partition("?")
-            done = subprocess.run(
-                ["git", "http-backend"],
-                input=body,
-                env={
-                    "PATH": os.environ["PATH"],
-                    "GIT_PROJECT_ROOT": str(state.root),
-                    "GIT_HTTP_EXPORT_ALL": "1",
-                    "REMOTE_USER": "robin",
-                    "REQUEST_METHOD": self.command,
-                    "PATH_INFO": path,
-                    "QUERY_STRING": query,
-                    "CONTENT_TYPE": self.headers["Content-Type"] or "",
-                    "CONTENT_LENGTH": str(len(body)),
-                    "HTTP_CONTENT_ENCODING": self.headers["Content-Encoding"] or "",
-                    "GIT_PROTOCOL": self.headers["Git-Protocol"] or "",
-                },
-                capture_output=True,
-                check=False,
-            )
-            head, _, content = done.stdout.partition(b"\r\n\r\n")
-            headers = dict(line.split(": ", 1) for line in head.decode().splitlines())
-            self.send_response(int(headers.pop("Status", "200").split()[0]))
-            for name, value in headers.items():
-                self.send_header(name, value)
-            self.send_header("Content-Length", str(len(content)))
-            self.end_headers()
-            self.wfile.write(content)
-
-        def _body(self) -> bytes:
-            if self.headers.get("Transfer-Encoding") != "chunked":
-                return self.rfile.read(int(self.headers.get("Content-Length") or 0))
-            data = b""
-            while size := int(self.rfile.readline(), 16):
-                data += self.rfile.read(size)
-                self.rfile.readline()
-            self.rfile.readline()
-            return data
-
-    http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    state.port = http.server_port
-    thread = threading.Thread(target=http.serve_forever, args=(0.05,))
-    thread.start()
-    yield state
-    http.shutdown()
-    http.server_close()
-    thread.join()
 
 
 def test_a_password_in_a_url_serves_and_is_shown_nowhere(
@@ -350,10 +255,8 @@ def test_a_token_that_ci_keeps_in_the_repository_serves(
 
 
 @pytest.mark.parametrize("login", ["", f"robin:wrong-{SECRET}@"])
-def test_refused_credentials(
-    rendering: Rendering, repository: Path, remote: Path, server: GitServer, login: str
-) -> None:
-    git(repository, "remote", "set-url", "origin", f"http://{login}127.0.0.1:{server.port}/remote.git")
+def test_refused_credentials(rendering: Rendering, repository: Path, server: GitServer, login: str) -> None:
+    git(repository, "remote", "add", "origin", f"http://{login}127.0.0.1:{server.port}/remote.git")
     before = State.of(repository)
     for options in (("--push",), ("--push", "--repo", f"http://{login}127.0.0.1:{server.port}/remote.git")):
         done = rendering.inside(repository).run(*options)

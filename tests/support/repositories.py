@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import socket
 import subprocess
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -164,6 +165,14 @@ def left_over(rendering: Rendering) -> list[Path]:
     return list(Path(rendering.programs.environment["TMPDIR"]).iterdir())
 
 
+def has_ended(process: int) -> bool:
+    """Whether a process is gone, or only waits for somebody to take note of its end."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+
+
 # A remote over ssh -------------------------------------------------------------------------------------------
 
 
@@ -207,8 +216,6 @@ def _wrapper(directory: Path) -> Path:
 
 
 def _free_port() -> int:
-    import socket
-
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         port: int = taken.getsockname()[1]

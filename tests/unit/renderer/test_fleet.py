@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 
 from renderer import snapshot
 from renderer.errors import ConfigurationError, DocumentErrors, ExitCode, Failure, InputError
-from renderer.fleet import Outcome, Tally, failure_table
-from renderer.fleet_file import Member, left_over, parse_fleet, read_fleet
+from renderer.fleet.file import Member, left_over, parse_fleet, read_fleet
+from renderer.fleet.run import Outcome, Tally, failure_table
+from renderer.fleet.shards import Shard, parse_shard, shard_of_job
+from renderer.fleet.writers import Failed, Writers, Written, cores, write
 from renderer.publish import Target
-from renderer.shards import Shard, parse_shard, shard_of_job
-from renderer.writers import Failed, Writers, Written, cores, write
 from tests.support.policies import answer, cluster_policy
 
 NAMES = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1, max_size=12)

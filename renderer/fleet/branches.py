@@ -10,10 +10,10 @@ from typing import TypeAlias
 
 from renderer.commit_message import commit_message
 from renderer.errors import Failure
-from renderer.fleet import Folders, Tally
-from renderer.fleet_file import Member
+from renderer.fleet.file import Member
+from renderer.fleet.run import Folders, Tally
+from renderer.fleet.writers import Failed, Writer, Written
 from renderer.gitrepo import Committed, Repository
-from renderer.writers import Failed, Writer, Written
 
 #: Works off the whole fleet, below that directory.
 Attempt: TypeAlias = Callable[[Folders], Tally]

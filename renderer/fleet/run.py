@@ -11,12 +11,12 @@ from typing import Final, Protocol
 
 from renderer.commit_message import PolicyChange, SnapshotChange
 from renderer.errors import ExitCode, Failure, defect
-from renderer.fleet_file import Member
+from renderer.fleet.file import Member
+from renderer.fleet.writers import Closed, Failed, Writer, Writers, Written
 from renderer.insights.config import Account
 from renderer.insights.policies import fetch_policies
 from renderer.insights.transport import Transport
 from renderer.publish import Target
-from renderer.writers import Closed, Failed, Writer, Writers, Written
 
 #: After so many clusters in a row for which Insights could not be reached, it is down, and not asked for more.
 UNREACHED_LIMIT: Final = 20

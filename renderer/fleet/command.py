@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from renderer import progress
 from renderer.commandline import insights_account
 from renderer.errors import ConfigurationError, ExitCode, Interrupted, interrupted
-from renderer.fleet import Destination, Folders, Tally, Work, run
-from renderer.fleet_file import Member
+from renderer.fleet import progress
+from renderer.fleet.file import Member
+from renderer.fleet.run import Destination, Folders, Tally, Work, run
+from renderer.fleet.writers import cores
 from renderer.git_command import git_settings, message_text, told
 from renderer.insights.config import Account
-from renderer.writers import cores
 
 if TYPE_CHECKING:
     from renderer.gitrepo import Settings
@@ -70,7 +70,7 @@ def work_off(members: Sequence[Member], options: Options) -> Tally:
     """Bring every cluster's snapshot to where it goes. Raises Interrupted, and what git can't do."""
     if options.git is None:
         return _attempt(members, Folders(out=options.out, allow_empty=options.allow_empty), options)
-    from renderer.fleet_git import Branches, commit_once
+    from renderer.fleet.branches import Branches, commit_once
     from renderer.gitrepo import Repository
 
     with Repository.open(options.git) as repository:

@@ -9,8 +9,8 @@ from typing import Final, TextIO, cast
 import click
 
 from renderer import logs
-from renderer.fleet import Outcome, Tally
-from renderer.writers import Failed
+from renderer.fleet.run import Outcome, Tally
+from renderer.fleet.writers import Failed
 
 # Back to the start of the line, and delete to its end (ECMA-48: CR, EL).
 _CLEAR_LINE: Final = "\r\x1b[K"
