@@ -237,11 +237,13 @@ class Local:
         if index.exists():
             shutil.copyfile(index, copy)
         lines = store.index_lines({path: after for path, (_, after) in changes.items()})
-        self.git.run(
+        # Writing an index, git compares files that changed as it was last written, through the filters that it knows
+        # of: the store's git knows none of the repository's.
+        store.git.run(
             *("update-index", "-z", "--index-info"),
             doing="writing the index",
             stdin=lines,
-            environment={"GIT_INDEX_FILE": str(copy)},
+            environment={"GIT_INDEX_FILE": str(copy), "GIT_WORK_TREE": str(self.root)},
         )
         return copy.read_bytes()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import stat
 import subprocess
 from pathlib import Path
@@ -66,6 +67,8 @@ def hostile(tmp_path: Path, trap: Path) -> Path:
         "gc.auto": "1",
     }.items():
         git(repository, "config", name, value)
+    # An index older than the files: git looks into each of them, through filters, whenever it writes it anew.
+    os.utime(repository / ".git" / "index", (1, 1))
     return repository
 
 
