@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import base64
 import getpass
+import socket
+import subprocess
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -94,6 +97,37 @@ def test_over_ssh(
     rendering.inside(repository).done("--push")
     assert git(remote, "rev-parse", "main") == git(repository, "rev-parse", "HEAD")
     assert git(remote, "rev-list", "--count", "main") == "3"
+
+
+@pytest.fixture
+def daemon(tmp_path: Path) -> Iterator[str]:
+    """A real git daemon that serves the test's directory, and takes pushes."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    options = (
+        "--export-all",
+        "--enable=receive-pack",
+        f"--base-path={tmp_path}",
+        "--verbose",
+        "--log-destination=stderr",
+    )
+    with subprocess.Popen(
+        ["git", "daemon", "--listen=127.0.0.1", f"--port={port}", *options], stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stderr is not None
+        assert "Ready to rumble" in process.stderr.readline()
+        try:
+            yield f"git://127.0.0.1:{port}"
+        finally:
+            process.terminate()
+
+
+def test_over_a_git_daemon(rendering: Rendering, remote: Path, daemon: str, tmp_path: Path) -> None:
+    rendering.done("--repo", f"{daemon}/{remote.name}", "--push")
+    assert len(snapshot_at(remote, "main", tmp_path / "clone").policies) == 1
+    done = rendering.run("--repo", f"{daemon}/missing.git", "--push")
+    assert done.returncode == ExitCode.NOT_PERMITTED, done.stderr  # "access denied or repository not exported"
 
 
 def test_on_a_detached_head_as_in_ci(rendering: Rendering, repository: Path, remote: Path, tmp_path: Path) -> None:
