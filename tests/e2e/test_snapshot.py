@@ -35,10 +35,11 @@ def test_killed_at_any_step_the_directory_is_as_before_or_as_after(tmp_path: Pat
 
 
 @pytest.mark.cluster
-def test_kubectl_accepts_the_folder(cluster: ControlPlane) -> None:
+def test_kubectl_accepts_the_folder(cluster: ControlPlane, tmp_path: Path) -> None:
     done = subprocess.run(
         [tool("kubectl"), "apply", "-k", str(BASELINE / "snapshot"), "--dry-run=server", "-o", "name"],
-        env={"KUBECONFIG": str(cluster.kubeconfig)},
+        # kubectl keeps what the server publishes below HOME.
+        env={"KUBECONFIG": str(cluster.kubeconfig), "HOME": str(tmp_path)},
         capture_output=True,
         text=True,
         check=False,
