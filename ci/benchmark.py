@@ -142,11 +142,11 @@ def _bench_plan(policies: int, runs: int, output: Path | None) -> int:
     click.echo(
         f"\n{policies} ClusterPolicies in sync, {runs} runs, {os.cpu_count()} cores, Python {platform.python_version()}"
     )
-    click.echo(f"{'command':<44} {'median':>8} {'min':>8} {'max':>8}  ratio")
+    click.echo(f"{'command':<48} {'median':>8} {'min':>8} {'max':>8}  ratio")
     for timing in timings:
         low, high = min(timing.seconds), max(timing.seconds)
         click.echo(
-            f"{timing.command:<44} {timing.median:7.2f}s {low:7.2f}s {high:7.2f}s  {timing.median / ours:5.1f} x"
+            f"{timing.command:<48} {timing.median:7.2f}s {low:7.2f}s {high:7.2f}s  {timing.median / ours:5.1f} x"
         )
     if output:
         figures = {timing.command: {"seconds": timing.seconds, "ratio": timing.median / ours} for timing in timings}
