@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,9 @@ import pytest
 
 from ci.testbed.controlplane import ControlPlane
 from renderer import snapshot
+from renderer.errors import ExitCode
 from renderer.render import Source, render
+from tests.support.programs import Programs
 from tests.support.tools import tool
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -66,3 +69,23 @@ def test_the_committed_baseline_is_what_its_sources_render() -> None:
     sources = [Source(name=str(path), data=path.read_bytes()) for path in (BASELINE / "sources").rglob("*.yaml")]
     files = snapshot.render_files(render(sources), organization="acme", cluster="baseline")
     assert files.digest == snapshot.read(BASELINE / "snapshot").digest
+
+
+def test_check_names_what_is_wrong_and_show_lists_what_is_there(offline: Programs) -> None:
+    directory = offline.directory / "snapshot"
+    shutil.copytree(BASELINE / "snapshot", directory)
+    checked = offline.run("insights-renderer", "check", str(directory))
+    assert checked.returncode == 0, checked.stderr
+    assert checked.stdout.startswith("47 policies for cluster baseline of acme")
+    shown = offline.run("insights-renderer", "show", str(directory)).stdout.splitlines()
+    assert shown[0].split() == ["KIND", "NAMESPACE", "NAME", "ENFORCES", "TITLE"]
+    assert len(shown) == 1 + 47 + 1
+    (row,) = [line for line in shown if " pod-security-restricted " in line]
+    assert row.split(maxsplit=3) == ["ClusterPolicy", "pod-security-restricted", "yes", "Restricted pods on request"]
+    (directory / "clusterpolicies.kyverno.io" / "pod-security-restricted.yaml").write_text("a: 1\n")
+    (directory / "extra.yaml").write_text("a: 1\n")
+    for command in ("check", "show"):
+        done = offline.run("insights-renderer", command, str(directory))
+        assert done.returncode == ExitCode.INPUT
+        assert "pod-security-restricted.yaml: was edited" in done.stderr
+        assert "extra.yaml: is not listed" in done.stderr
