@@ -219,8 +219,9 @@ def test_without_the_kyverno_cli_only_that_layer_can_be_left_out(programs: Progr
 
 
 @contextmanager
-def writes_denied(api: Api) -> Iterator[None]:
-    """A policy of the server itself that lets a dry run through and denies the write."""
+def writes_denied(api: Api, *, dry_runs_too: bool = False, reason: str = "Invalid") -> Iterator[None]:
+    """A policy of the server itself that denies the write of one policy, and lets a dry run of it through."""
+    spared = "false" if dry_runs_too else "request.dryRun"
     guard = admission_policy("test-guard")
     guard["spec"] = {
         "failurePolicy": "Fail",
@@ -235,7 +236,9 @@ def writes_denied(api: Api) -> Iterator[None]:
                 }
             ]
         },
-        "validations": [{"expression": f"request.dryRun || request.name != '{DENIED}'", "message": "denied"}],
+        "validations": [
+            {"expression": f"{spared} || request.name != '{DENIED}'", "message": "denied", "reason": reason}
+        ],
     }
     binding = admission_binding("test-guard", policy="test-guard")
     binding["spec"]["validationActions"] = ["Deny"]
@@ -243,7 +246,7 @@ def writes_denied(api: Api) -> Iterator[None]:
         by_hand(api, body)
     probe = cluster_policy(DENIED)
     end = time.monotonic() + 30
-    while api.ask("POST", collection(probe), probe).status_code != 422:
+    while api.ask("POST", collection(probe), probe).status_code not in (403, 422):
         api.ask("DELETE", f"{collection(probe)}/{DENIED}")
         assert time.monotonic() < end, "the guard never came into force"
     try:
@@ -251,6 +254,21 @@ def writes_denied(api: Api) -> Iterator[None]:
     finally:
         for body in (binding, guard):
             api.call("DELETE", f"{collection(body)}/test-guard")
+
+
+def test_an_admission_that_forbids_is_no_missing_right_and_hides_no_other_finding(
+    programs: Programs, insights: InsightsStandIn, cluster: ControlPlane, adapter: KubernetesCluster
+) -> None:
+    broken = cluster_policy("broken")
+    broken["spec"]["unknownField"] = True
+    snapshot = render(programs, insights, cluster_policy(DENIED), broken, exception("lost", namespace="nowhere"))
+    with writes_denied(cluster.api, dry_runs_too=True, reason="Forbidden"):
+        before = contents(adapter)
+        shown = applier(programs, "apply", snapshot, expect=ExitCode.INVALID_POLICY)
+        assert f"ClusterPolicy/{DENIED}" in shown
+        assert "unknownField" in shown
+        assert "its namespace nowhere does not exist" in shown
+        assert contents(adapter) == before
 
 
 def test_a_write_that_the_server_refuses_undoes_those_before_it(

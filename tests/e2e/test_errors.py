@@ -5,6 +5,8 @@ from __future__ import annotations
 import socket
 import subprocess
 import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -205,6 +207,37 @@ def test_closed_streams_change_nothing_about_the_work(
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert len(snapshot.read(offline.directory / "out").policies) == 1
+
+
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [
+        (200, "{}"), (200, "[]"), (200, '"x"'), (200, ""), (200, '{"groups": null}'), (200, "<html>"),
+        (302, ""), (400, "nope"), (404, "nope"), (410, "nope"),
+    ],
+)  # fmt: skip
+def test_a_server_that_is_no_kubernetes(offline: Programs, status: int, body: str) -> None:
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body.encode())
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    plan = ("insights-applier", "plan", str(write_snapshot(offline.directory)))
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            address = f"http://127.0.0.1:{server.server_port}"
+            done = offline.with_(KUBECONFIG=kubeconfig(offline.directory, address)).run(*plan)
+        finally:
+            server.shutdown()
+            thread.join()
+    check(done, ExitCode.UNAVAILABLE, address)
 
 
 def test_a_credentials_plugin_that_fails_is_named(offline: Programs) -> None:
