@@ -13,7 +13,7 @@ from applier.guards import Allowed
 from applier.pipeline import LockSettings, Prepared
 from applier.ports import Validator
 from renderer import logs
-from renderer.errors import ExitCode, Failure, Interrupted, InvalidPolicies, interrupted
+from renderer.errors import ExitCode, Failure, InvalidPolicies, interrupted
 from renderer.insights.config import InsightsConfig
 from renderer.insights.policies import fetch_policies
 from renderer.insights.transport import Transport
@@ -59,7 +59,7 @@ class _Run:
             line, code = self._synced()
         except Failure as error:
             line, code = summary.of_failure(error, seconds=self._seconds()), error.code
-            self.signalled = isinstance(error, Interrupted)
+            self.signalled = isinstance(error.__cause__, KeyboardInterrupt)
         except KeyboardInterrupt as error:
             self.signalled = True
             ended = interrupted(error)

@@ -43,22 +43,38 @@ def replace_files(
 
     `own` is asked anew once the place is locked. `last` is the path that is written last where the exchange
     can't be used. Nothing is written when nothing differs. Raises ConfigurationError when the place can't be
-    written; it is then as it was.
+    written, or when a folder in it is a link: what is in there is elsewhere.
     """
     directory = Path(os.path.realpath(directory))
     try:
         if directory.exists() and not directory.is_dir():
             raise NotADirectoryError(20, "it is not a directory", str(directory))
+        _refuse_links(directory, contents)
         changed = compare(directory, contents, own=own())
         if changed or any(os.path.lexists(left) for left in _leftovers(directory)):
             changed = _write(directory, contents, own, last)
     except OSError as error:
         raise ConfigurationError(
             f"{directory} can't be written: {error.strerror or error}"
-            f"{f' ({error.filename})' if error.filename else ''}. It is as it was.",
+            f"{f' ({error.filename})' if error.filename else ''}.",
             hint="Name a directory that this account can write, on a disk with room, with --out.",
         ) from error
     return changed
+
+
+def linked_folder(directory: Path, path: str) -> Path | None:
+    """The folder of `directory` on the way to `path` that is a link, and so leads elsewhere; None when none is."""
+    folders = Path(path).parents
+    return next(
+        (directory / folder for folder in folders if folder != Path() and (directory / folder).is_symlink()), None
+    )
+
+
+def _refuse_links(directory: Path, paths: Iterable[str]) -> None:
+    for folder in sorted({str(Path(path).parent) for path in paths}):
+        link = linked_folder(directory, f"{folder}/x")
+        if link is not None:
+            raise NotADirectoryError(20, "a folder in it is a link", str(link))
 
 
 def compare(directory: Path, contents: Mapping[str, bytes], *, own: frozenset[str]) -> Changed:

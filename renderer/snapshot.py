@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from renderer.directory import Changed, compare, replace_files
+from renderer.directory import Changed, compare, linked_folder, replace_files
 from renderer.errors import DocumentErrors, SnapshotError
 from renderer.manifest import ownership, yamlio
 from renderer.manifest.document import Policy, parse
@@ -181,7 +181,7 @@ def _read_file(directory: Path, path: str) -> bytes | None:
     """The bytes at that path; None when it is no ordinary file (a link could point anywhere)."""
     target = directory / path
     try:
-        if not stat.S_ISREG(target.lstat().st_mode):
+        if linked_folder(directory, path) or not stat.S_ISREG(target.lstat().st_mode):
             return None
         with target.open("rb") as file:
             return file.read(_FILE_LIMIT_BYTES + 1)

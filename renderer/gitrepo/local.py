@@ -89,10 +89,6 @@ class Local:
         answer = self.git.run("rev-parse", "-q", "--verify", f"{ref}^{{commit}}")
         return answer.text if answer.code == 0 else None
 
-    def is_branch_name(self, name: str) -> bool:
-        """Whether a branch may be called so."""
-        return self.git.run("check-ref-format", f"refs/heads/{name}").code == 0 and not name.startswith("-")
-
     def other_checkout(self, branch: str) -> str:
         """The directory of another work tree that has the branch checked out, or ""."""
         listing = self.git.run("worktree", "list", "--porcelain", doing="looking for other work trees").text

@@ -91,11 +91,6 @@ def contains(wide: Json, narrow: Json) -> bool:
     return all(any(same(one, other) for one in items(wide)) for other in items(narrow))
 
 
-def contained(wide: Json, narrow: Json) -> bool:
-    """Whether a list of restrictions has nothing that the other lacks."""
-    return contains(narrow, wide)
-
-
 def expressions(wide: Json, narrow: Json) -> bool:
     """Whether a list of CEL demands (Validation, Mutation) has all of the other's, texts for people aside."""
     return contains(_expressions(wide), _expressions(narrow))

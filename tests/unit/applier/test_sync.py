@@ -6,7 +6,7 @@ import pytest
 from pytest_mock import MockerFixture
 
 from applier import sync
-from renderer.errors import ExitCode
+from renderer.errors import ApplyFailed, ExitCode
 
 
 @pytest.mark.parametrize("code", [ExitCode.OK, ExitCode.TERMINATED, ExitCode.ROLLBACK_INCOMPLETE])
@@ -24,3 +24,12 @@ def test_a_failed_sync_is_tried_again_until_a_signal_finds_it_waiting(mocker: Mo
     mocker.patch("applier.sync.time.sleep", side_effect=[None, None, KeyboardInterrupt])
     assert sync.watch_interval(mocker.sentinel.settings, 60) is ExitCode.OK
     assert run.run.call_count == 3
+
+
+def test_a_second_signal_in_the_undo_ends_it_too(mocker: MockerFixture) -> None:
+    failure = ApplyFailed(ExitCode.ROLLBACK_INCOMPLETE, "A second signal ended the run.")
+    failure.__cause__ = KeyboardInterrupt()
+    mocker.patch("applier.sync._Run._synced", side_effect=failure)
+    sleep = mocker.patch("applier.sync.time.sleep")
+    assert sync.watch_interval(mocker.Mock(), 60) is ExitCode.ROLLBACK_INCOMPLETE
+    sleep.assert_not_called()

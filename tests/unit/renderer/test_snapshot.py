@@ -167,6 +167,21 @@ def test_a_link_is_not_followed(tmp_path: Path) -> None:
     assert not (tmp_path / "s" / ONE).is_symlink()
 
 
+def test_a_linked_folder_leads_nothing_out_of_the_directory(tmp_path: Path) -> None:
+    (tmp_path / "s").mkdir()
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "s" / "clusterpolicies.kyverno.io").symlink_to(tmp_path / "outside")
+    with pytest.raises(ConfigurationError, match="a folder in it is a link"):
+        write(tmp_path / "s", *POLICIES)
+    assert list((tmp_path / "outside").iterdir()) == []
+    (tmp_path / "s" / "clusterpolicies.kyverno.io").unlink()
+    write(tmp_path / "s", *POLICIES)
+    (tmp_path / "s" / "clusterpolicies.kyverno.io").rename(tmp_path / "elsewhere")
+    (tmp_path / "s" / "clusterpolicies.kyverno.io").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(SnapshotError, match="is missing"):
+        snapshot.read(tmp_path / "s")
+
+
 def test_other_files_and_hidden_folders_are_ignored(tmp_path: Path) -> None:
     write(tmp_path, *POLICIES)
     (tmp_path / "README.md").write_text("hello")
