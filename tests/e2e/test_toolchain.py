@@ -183,9 +183,11 @@ def install(root: Path, **variables: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def environment_of(root: Path) -> int:
-    """Another number for an environment that was made anew."""
-    return (root / ".venv" / "pyvenv.cfg").stat().st_ino
+def mark(root: Path) -> Path:
+    """A file in the environment, which is gone when that is made anew."""
+    path = root / ".venv" / "mark"
+    path.touch()
+    return path
 
 
 def project_in(root: Path) -> str:
@@ -200,27 +202,27 @@ class TestInstall:
         assert install(made).stdout.startswith("Up to date")
 
     def test_changed_pins_are_brought_into_the_same_environment(self, made: Path) -> None:
-        before = environment_of(made)
+        marked = mark(made)
         (made / "ci" / "constraints.txt").write_text("# nothing else\n")
         assert "Making the environment" in install(made).stderr
-        assert environment_of(made) == before
+        assert marked.exists()
 
     def test_package_that_cannot_be_had_is_an_error_and_harms_nothing(self, made: Path) -> None:
-        before = environment_of(made)
+        marked = mark(made)
         (made / "ci" / "constraints.txt").write_text(f"nothing==1.0 --hash=sha256:{'0' * 64}\n")
         failed = install(made, PIP_NO_INDEX="1", PIP_FIND_LINKS="")
         assert failed.returncode == 69
         assert failed.stderr.splitlines()[-1].startswith("Error: The packages could not be installed")
         (made / "ci" / "constraints.txt").write_text("# nothing\n")
         assert install(made).returncode == 0
-        assert environment_of(made) == before
+        assert marked.exists()
 
     def test_environment_of_a_killed_run_is_made_anew(self, made: Path) -> None:
-        before = environment_of(made)
+        marked = mark(made)
         (made / ".venv" / ".unfinished").touch()
         (made / ".venv" / "bin" / "python").unlink()
         assert install(made).returncode == 0
-        assert environment_of(made) != before
+        assert not marked.exists()
         assert project_in(made) == str(made / "backend.py")
 
     @pytest.mark.parametrize(
