@@ -17,8 +17,12 @@ class Action(Enum):
     CREATE = "create"
     UPDATE = "update"
     ADOPT = "adopt"
+    #: Deleted and created anew, because the server forbids to change it in place.
+    REPLACE = "replace"
     DELETE = "delete"
     UNCHANGED = "unchanged"
+    #: Wanted, and not to be written: a guard refuses it.
+    REFUSED = "refused"
 
 
 class Rehearsed(Enum):
@@ -27,6 +31,8 @@ class Rehearsed(Enum):
     ACCEPTED = "accepted"
     REFUSED = "refused"
     NOT_ASKED = "not asked"
+    #: There was no server: the plan compares what was saved.
+    OFFLINE = "offline"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,8 +40,10 @@ class Change:
     """One policy's way from what is live to what is wanted.
 
     `before` is the live object as the server gave it, `after` the content that it would store; `patch` leads
-    from the one to the other (RFC 6902; empty for creates and deletes). Where the server was not asked, because
-    the account may not write, `after` is what its schemas say; without one it lacks the server's defaults.
+    from the one to the other (RFC 6902; empty for creates and deletes). Where no server was asked, `after` is what
+    its schemas say; without one it lacks the server's defaults.
+    A refused change shows what would have happened, as far as it is known. `reason` says what stands against it, or
+    against changing in place what is replaced.
     """
 
     identity: Identity
@@ -45,6 +53,7 @@ class Change:
     patch: tuple[JsonObject, ...] = ()
     policy: Policy | None = None
     drifted_by: tuple[str, ...] = ()
+    reason: str = ""
     rehearsed: Rehearsed = Rehearsed.ACCEPTED
 
 
@@ -60,16 +69,20 @@ class Refused:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """Every policy that is wanted or owned, in the order of identities, and what the guards refuse."""
+    """Every policy that is wanted or owned, in the order of identities, and what the guards refuse.
+
+    `weakening` are those whose change takes, or may take, away what denies requests now; None where that is not known.
+    """
 
     changes: tuple[Change, ...]
     refusals: tuple[Refused, ...] = ()
     notes: tuple[str, ...] = ()
+    weakening: frozenset[Identity] | None = None
 
     @property
     def effective(self) -> tuple[Change, ...]:
         """The changes that change something."""
-        return tuple(change for change in self.changes if change.action is not Action.UNCHANGED)
+        return tuple(change for change in self.changes if change.action not in (Action.UNCHANGED, Action.REFUSED))
 
     def of(self, *actions: Action) -> tuple[Change, ...]:
         """The changes with one of these actions."""

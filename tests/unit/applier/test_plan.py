@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from applier import plan
-from applier.change import Action, Plan
-from applier.guards import Allowed, MaxDelete
+from applier.change import Action, Plan, Rehearsed
+from applier.guards.refusals import Allowed, MaxDelete
 from applier.ports import Live
 from renderer.errors import ExitCode
 from renderer.manifest import kinds
@@ -17,6 +17,7 @@ from renderer.manifest.policyset import PolicySet
 from tests.support.policies import (
     cluster_policy,
     desired,
+    generating_rule,
     identity_of,
     live,
     live_object,
@@ -66,11 +67,24 @@ def test_what_the_server_would_default_is_no_change() -> None:
     assert actions(settled) == {"ClusterPolicy/require-team": Action.UNCHANGED}
 
 
+def test_a_replacement_says_what_it_deletes_whether_it_is_allowed_or_not() -> None:
+    held = live(live_object(generating_rule()))
+    found = drafted(desired(generating_rule(selects="squad-*")), held)
+    (change,) = plan.to_rehearse(found)
+    answer = change.after or {}
+    settled = plan.settle(found, {change.identity: answer}, (), replacing={change.identity: "It is immutable."})
+    told = "what it generated would be deleted with it. It is immutable."
+    assert [(one.action, one.reason) for one in settled.changes] == [(Action.REPLACE, told)]
+    (refusal,) = plan.refuse_replacing(settled).refusals
+    assert refusal.subjects == (f"ClusterPolicy/defaults: {told}",)
+
+
 def test_a_policy_that_is_not_owned_is_neither_changed_nor_deleted() -> None:
     held = live(live_object(cluster_policy("wanted"), owned=False), live_object(cluster_policy("other"), owned=False))
     found = drafted(desired(cluster_policy("wanted")), held)
-    assert actions(found) == {}
+    assert actions(found) == {"ClusterPolicy/wanted": Action.REFUSED}
     assert codes(found) == [ExitCode.NOT_OWNED]
+    assert not found.effective
     assert actions(drafted(desired(cluster_policy("wanted")), held, adopt=True)) == {
         "ClusterPolicy/wanted": Action.ADOPT
     }
@@ -134,6 +148,28 @@ def test_a_wanted_kind_that_is_missing_or_unreadable_is_refused() -> None:
     found = drafted(wanted, held)
     assert codes(found) == [ExitCode.KIND_UNAVAILABLE]
     assert "clusterpolicies.kyverno.io" in found.notes[0]
+
+
+@pytest.mark.parametrize(
+    ("held", "reason"),
+    [
+        (live(live_object(cluster_policy(message="Theirs."), owned=False)), "Insights does not own it"),
+        (live(live_object(cluster_policy(message="Old."), ownerReferences=[{"kind": "X"}])), "a controller keeps it"),
+        (live(live_object(cluster_policy(message="Old."), deletionTimestamp="2026-01-01T00:00:00Z")), "being deleted"),
+        (live(missing=(CLUSTER_POLICY,)), "clusterpolicies.kyverno.io: the cluster does not serve it"),
+        (live(unreadable={CLUSTER_POLICY: "this account may not list it"}), "this account may not list it"),
+    ],
+)
+def test_what_a_guard_refuses_stays_in_the_plan_with_its_reason_and_what_would_have_happened(
+    held: Live, reason: str
+) -> None:
+    (change,) = drafted(desired(cluster_policy()), held).changes
+    assert (change.action, change.rehearsed) == (Action.REFUSED, Rehearsed.NOT_ASKED)
+    assert reason in change.reason
+    assert change.before == held.objects.get(change.identity)
+    assert change.after is not None
+    assert bool(change.patch) is bool(change.before)
+    assert change.after["spec"]["rules"][0]["validate"]["message"] == "Set the label team."
 
 
 def test_an_unreadable_kind_that_is_not_wanted_is_only_noted() -> None:

@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 from urllib.parse import parse_qs, quote, urlsplit
 
-from applier import schema
-from applier.connection import JSON_PATCH, Connection
+from applier.cluster import hearing
+from applier.cluster.connection import JSON_PATCH, Connection
 from applier.diff import FIELD_MANAGER
-from applier.ports import Forbidden, Live, Resource, ServerRefused
-from applier.schema_cache import SchemaCache, directory
+from applier.ports import Access, Account, Forbidden, Live, Resource, ServerRefused
+from applier.schema import defaults
+from applier.schema.cache import SchemaCache, directory
 from renderer.errors import NotPermitted, RemoteError
 from renderer.manifest.identity import Identity
 from renderer.manifest.jsontypes import Json, JsonObject
@@ -23,13 +24,18 @@ from renderer.manifest.kinds import KINDS, Kind
 
 _PAGE: Final = 500
 _CONCURRENCY: Final = 8
-#: One write, on both sides: a client that gives up leaves the server writing, unless it is told the limit too.
-#: A real one fits into what is left of the lease when it starts; a dry run changes nothing and may take longer.
-_WRITE_SECONDS: Final = 5.0
+#: A dry run changes nothing, so that it may take longer than a write.
 _DRY_RUN_SECONDS: Final = 30.0
-#: How long the answer may take beyond what the server is told.
-_ANSWER_SECONDS: Final = 1.0
 _LIST_ATTEMPTS: Final = 3
+#: One object, read in the midst of writes: who waits for it has a grace to keep.
+_OBJECT_ATTEMPTS: Final = 2
+#: What lives as long as its cluster; accounts differ in which of them they may read.
+_IDENTITY: Final = {
+    "configmap/kube-system/extension-apiserver-authentication": (
+        "/api/v1/namespaces/kube-system/configmaps/extension-apiserver-authentication"
+    ),
+    "namespace/kube-system": "/api/v1/namespaces/kube-system",
+}
 _VERBS: Final = {"POST": "create", "PATCH": "patch", "DELETE": "delete"}
 _VERSION: Final = re.compile(r"v(\d+)(?:(alpha|beta)(\d+))?")
 
@@ -43,8 +49,13 @@ class KubernetesCluster:
     def __init__(self, connection: Connection, *, cache: Path | None = None) -> None:
         """Take a connection, and where schemas are kept (by default, the user's cache); nothing is asked yet."""
         self._connection = connection
-        self._schemas = SchemaCache(cache or directory(), form=schema.FORM)
+        self._schemas = SchemaCache(cache or directory(), form=defaults.FORM)
         self._resources: dict[Kind, Resource] | None = None
+
+    @property
+    def connection(self) -> Connection:
+        """How the API server is reached."""
+        return self._connection
 
     @property
     def server(self) -> str:
@@ -56,12 +67,16 @@ class KubernetesCluster:
         resources = {kind: resource for kind, resource in self.resources().items() if kind in kinds}
         objects: dict[Identity, JsonObject] = {}
         unreadable: dict[Kind, str] = {}
-        for (kind, _), found in zip(resources.items(), _parallel(self._list, resources.values()), strict=True):
+        warnings: dict[Kind, tuple[str, ...]] = {}
+        for (kind, _), (found, heard) in zip(
+            resources.items(), _parallel(self._heard, resources.values()), strict=True
+        ):
             if isinstance(found, str):
                 unreadable[kind] = found
             else:
                 objects |= found
-        return Live(resources=resources, objects=objects, unreadable=unreadable)
+                warnings[kind] = heard
+        return Live(resources=resources, objects=objects, unreadable=unreadable, warnings=warnings)
 
     def resources(self) -> Mapping[Kind, Resource]:
         """The managed kinds that the cluster serves, each with the version it stores; asked once."""
@@ -90,6 +105,22 @@ class KubernetesCluster:
                 return {}
             raise
 
+    def identity(self) -> Mapping[str, str]:
+        """The UIDs of two objects that live as long as the cluster; see `ports.Cluster`."""
+        found = zip(_IDENTITY, _parallel(self._uid, _IDENTITY.values()), strict=True)
+        return {name: uid for name, uid in found if uid}
+
+    def _uid(self, path: str) -> str:
+        """The object's UID, or "" when there is none or this account may not read it."""
+        try:
+            return str(_object(self._connection.get(path))["metadata"]["uid"])
+        except Forbidden:
+            return ""
+        except ServerRefused as error:
+            if error.status.code == 404:
+                return ""
+            raise
+
     def schemas(self, api_versions: Collection[str]) -> Mapping[str, JsonObject]:
         """The schemas of those group versions, as far as they are published; see `ports.Cluster`."""
         addresses = _schema_addresses(self._published("/openapi/v3")) if api_versions else {}
@@ -101,7 +132,7 @@ class KubernetesCluster:
         hash_ = parse_qs(urlsplit(address).query).get("hash", [""])[0]
         document = self._schemas.get(api_version, hash_)
         if document is None:
-            document = schema.trimmed(self._published(address))
+            document = defaults.trimmed(self._published(address))
             if document is not None:
                 self._schemas.put(api_version, hash_, document)
         return document
@@ -116,7 +147,10 @@ class KubernetesCluster:
     def read(self, identity: Identity) -> JsonObject | None:
         """The object as it is now, or None; see `ports.Cluster`."""
         try:
-            return _object(self._connection.get(self._path(identity)))
+            path = self._path(identity)
+            return _object(
+                self._connection.get(path, seconds=self._connection.write_seconds, attempts=_OBJECT_ATTEMPTS)
+            )
         except ServerRefused as error:
             if error.status.code == 404:
                 return None
@@ -125,12 +159,26 @@ class KubernetesCluster:
     def may_write(self, kinds: Sequence[Kind]) -> frozenset[Kind]:
         """The kinds of which this account may create, patch and delete objects (SelfSubjectAccessReview)."""
         reviews = [(kind, verb) for kind in kinds for verb in ("create", "patch", "delete")]
-        answers = _parallel(lambda review: self._may(*review), reviews)
+        answers = _parallel(lambda review: self._may(_access(*review)), reviews)
         denied = {kind for (kind, _), allowed in zip(reviews, answers, strict=True) if not allowed}
         return frozenset(kinds) - denied
 
-    def _may(self, kind: Kind, verb: str, namespace: str = "") -> bool:
-        attributes = {"group": kind.group, "resource": kind.plural, "verb": verb, "namespace": namespace}
+    def denied(self, accesses: Sequence[Access]) -> list[Access]:
+        """Those that this account does not have (SelfSubjectAccessReview); see `ports.Cluster`."""
+        try:
+            answers = _parallel(self._may, accesses)
+        except (NotPermitted, ServerRefused, KeyError, TypeError):
+            return []
+        return [access for access, allowed in zip(accesses, answers, strict=True) if not allowed]
+
+    def _may(self, access: Access) -> bool:
+        attributes = {
+            "group": access.group,
+            "resource": access.plural,
+            "verb": access.verb,
+            "namespace": access.namespace,
+            "name": access.name,
+        }
         answer = self._connection.send(
             "POST",
             "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews",
@@ -141,6 +189,24 @@ class KubernetesCluster:
             },
         )
         return bool(_object(answer)["status"].get("allowed"))
+
+    def account(self) -> Account | None:
+        """Whom the server takes us for (SelfSubjectReview, which every account may send); see `ports.Cluster`."""
+        review = {"apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview"}
+        try:
+            answer = self._connection.send("POST", "/apis/authentication.k8s.io/v1/selfsubjectreviews", body=review)
+            found = _object(answer)["status"]["userInfo"]
+            return Account(name=found["username"], groups=tuple(found.get("groups") or ()))
+        except (NotPermitted, ServerRefused, KeyError, TypeError):
+            return None
+
+    def namespace_labels(self, name: str) -> Mapping[str, str] | None:
+        """The labels of a namespace, if they can be read; see `ports.Cluster`."""
+        try:
+            found = _object(self._connection.get(f"/api/v1/namespaces/{quote(name, safe='')}"))
+            return dict(found["metadata"].get("labels") or {})
+        except (NotPermitted, ServerRefused):
+            return None
 
     def create(self, body: JsonObject, identity: Identity, *, dry_run: bool = False) -> JsonObject:
         """Create it; see `ports.Cluster`."""
@@ -193,17 +259,20 @@ class KubernetesCluster:
         self, method: str, path: str, query: Mapping[str, str], body: Json, identity: Identity, *, dry_run: bool
     ) -> Json:
         """One write within its time limit. A 403 that is not about the account's rights is an admission's refusal."""
-        seconds = _DRY_RUN_SECONDS if dry_run else _WRITE_SECONDS
+        seconds = _DRY_RUN_SECONDS if dry_run else None
         content_type = JSON_PATCH if method == "PATCH" else "application/json"
-        query = {**query, "timeout": f"{seconds:.0f}s"}
         try:
-            return self._connection.send(
-                method, path, query, body, content_type=content_type, seconds=seconds + _ANSWER_SECONDS
-            )
+            return self._connection.write(method, path, query, body, content_type=content_type, seconds=seconds)
         except Forbidden as error:
-            if self._may(identity.kind, _VERBS[method], identity.namespace):
+            if self._may(_access(identity.kind, _VERBS[method], identity.namespace)):
                 raise ServerRefused(error.status) from error
             raise
+
+    def _heard(self, resource: Resource) -> tuple[dict[Identity, JsonObject] | str, tuple[str, ...]]:
+        """What `_list` gives, and what the server said of it: that its version is deprecated, say."""
+        with hearing.listen() as heard:
+            found = self._list(resource)
+        return found, tuple(dict.fromkeys(heard))
 
     def _list(self, resource: Resource) -> dict[Identity, JsonObject] | str:
         """Every object of a kind, page by page; or why this account can't read them."""
@@ -242,6 +311,10 @@ class KubernetesCluster:
 
     def _path(self, identity: Identity) -> str:
         return f"{self._collection(identity)}/{quote(identity.name, safe='')}"
+
+
+def _access(kind: Kind, verb: str, namespace: str = "") -> Access:
+    return Access(group=kind.group, plural=kind.plural, verb=verb, namespace=namespace)
 
 
 def delete_options(*, uid: str, resource_version: str = "", dry_run: bool = False) -> JsonObject:

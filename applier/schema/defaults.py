@@ -12,6 +12,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from applier import wording
 from applier.ports import Resource
 from applier.verdict import Finding, Layer, Verdict
 from renderer.manifest.document import Policy
@@ -32,12 +33,15 @@ FORM: Final = "1"
 
 _CODE: Final = "io.k8s.api.admissionregistration."
 
-_REFERENCE: Final = "#/components/schemas/"
+REFERENCE: Final = "#/components/schemas/"
 _KINDS: Final = "x-kubernetes-group-version-kind"
 #: For people, and by far the most of a published document.
 _TEXT: Final = frozenset({"description", "example", "externalDocs"})
 #: Keywords whose values are no schemas.
 _VALUES: Final = frozenset({"default", "enum"})
+
+#: How many levels of a schema are searched for the place of a field.
+_DEEPEST: Final = 10
 
 Path = tuple[str | int, ...]
 
@@ -59,9 +63,8 @@ class Desired:
         """What people should know of how it was found."""
         if not self.missing:
             return ()
-        return (
-            f"no schema of {', '.join(self.missing)} is published; policies of it can only be compared by dry runs",
-        )
+        versions = ", ".join(self.missing)
+        return (f"no schema of {versions} is to be had; without a dry run its policies are compared as written",)
 
 
 def needed(policies: Iterable[Policy], resources: Mapping[Kind, Resource]) -> frozenset[str]:
@@ -123,10 +126,11 @@ def _as_stored(body: JsonObject, own: Schema, stored: Schema, api_version: str) 
 def _unknown(policy: Policy, own: Schema, stored: Schema, api_version: str) -> Iterator[Finding]:
     """The fields that the document's version lacks, and those that the storage version would lose."""
     body = content(policy.body, policy.identity.kind)
-    lost = stored.prune(body)[1]
+    lost, unknown = stored.prune(body)[1], own.prune(body)[1]
     for path in lost:
-        yield _finding(policy, f"would be lost: the cluster stores {api_version}, which has no such field", *path)
-    for path in own.prune(body)[1]:
+        message = f"would be lost: the cluster stores {api_version}, which has no such field"
+        yield _finding(policy, own.unknown_field(path) if path in unknown else message, *path)
+    for path in unknown:
         if path not in lost:
             message = f"is no field of {policy.api_version}, but one of {api_version}: write the policy in that version"
             yield _finding(policy, message, *path)
@@ -181,7 +185,7 @@ def _references(schema: Json) -> Iterator[str]:
     if isinstance(schema, dict):
         target = schema.get("$ref")
         if isinstance(target, str):
-            yield target.removeprefix(_REFERENCE)
+            yield target.removeprefix(REFERENCE)
         for value in schema.values():
             yield from _references(value)
     elif isinstance(schema, list):
@@ -225,6 +229,39 @@ class Schema:
         known: JsonObject = self._prune(body, self._node(self._root), (), unknown)
         return known, tuple(unknown)
 
+    def unknown_field(self, path: Path) -> str:
+        """What to say of a field that `prune` does not know."""
+        node, name = self._at(path[:-1]), str(path[-1])
+        return wording.unknown_field(name, node.properties if node else (), self._places_of(name))
+
+    def _at(self, path: Path) -> _Node | None:
+        node: _Node | None = self._node(self._root)
+        for step in path:
+            if node is None:
+                break
+            if isinstance(step, str):
+                node = self._field(step, node)
+            else:
+                node = self._node(node.items, go_type=node.go_type) if node.items is not None else None
+        return node
+
+    def _places_of(self, name: str) -> list[str]:
+        """Where a field of that name is known, as far up as there is one."""
+        level = [("", self._node(self._root))]
+        for _ in range(_DEEPEST):
+            if found := [f"{place}{name}" for place, node in level if name in node.properties]:
+                return found
+            level = [inner for place, node in level for inner in self._within(place, node)]
+        return []
+
+    def _within(self, place: str, node: _Node) -> Iterator[tuple[str, _Node]]:
+        for name in node.properties:
+            inner, suffix = self._field(name, node), ""
+            while inner is not None and inner.items is not None:
+                inner, suffix = self._node(inner.items, go_type=inner.go_type), f"{suffix}[]"
+            if inner is not None:
+                yield f"{place}{name}{suffix}.", inner
+
     def _node(self, schema: JsonObject, *, go_type: bool = False) -> _Node:
         key = (id(schema), go_type)
         if key not in self._nodes:
@@ -236,7 +273,7 @@ class Schema:
         references = [part["$ref"] for part in (schema, *schema.get("allOf", ())) if "$ref" in part]
         in_code: JsonObject = {}
         for reference in references:
-            name = reference.removeprefix(_REFERENCE)
+            name = reference.removeprefix(REFERENCE)
             schema = {**self._types[name], **{key: value for key, value in schema.items() if key != "$ref"}}
             if name.startswith(_CODE):
                 in_code = CODE_DEFAULTS.get(name.rpartition(".")[2], {})

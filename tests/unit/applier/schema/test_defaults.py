@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from applier import schema
 from applier.ports import Resource
-from applier.schema import Schema, trimmed
+from applier.schema import defaults
+from applier.schema.defaults import Schema, trimmed
 from applier.verdict import Layer
 from renderer.manifest import kinds, yamlio
 from renderer.manifest.document import Policy, parse
@@ -185,8 +185,8 @@ def test_trimming_keeps_fields_and_drops_texts() -> None:
         "properties": {"type": "object", "properties": {"example": ENABLED}},
         "default": {**OPEN, "default": {"description": "kept"}},
     }
-    # What older runs kept in the cache must not be read in another form: change schema.FORM with this digest.
-    assert (schema.FORM, digest(json.loads(json.dumps(document)))[:12]) == ("1", "1cde13e93973")
+    # What older runs kept in the cache must not be read in another form: change defaults.FORM with this digest.
+    assert (defaults.FORM, digest(json.loads(json.dumps(document)))[:12]) == ("1", "1cde13e93973")
 
 
 @pytest.mark.parametrize("document", [None, [], {}, {"components": None}, {"components": {"schemas": {"A": 1}}}])
@@ -222,8 +222,8 @@ def policy(text: str) -> Policy:
 
 def test_another_version_is_defaulted_by_its_own_schema_and_then_by_the_stored_one() -> None:
     old = policy(OLD)
-    assert schema.needed([old], RESOURCES) == DOCUMENTS.keys()
-    result = schema.default([old], RESOURCES, DOCUMENTS)
+    assert defaults.needed([old], RESOURCES) == DOCUMENTS.keys()
+    result = defaults.default([old], RESOURCES, DOCUMENTS)
     assert result.bodies[old.identity]["apiVersion"] == "kyverno.io/v1"
     assert result.bodies[old.identity]["spec"] == {"rules": [], "background": True}  # `old` is not kept: no mistake
     assert result.verdict.errors == ()
@@ -234,7 +234,7 @@ def test_another_version_is_defaulted_by_its_own_schema_and_then_by_the_stored_o
     ("line", "message"),
     [
         ("  gone: x\n", "spec.gone: would be lost: the cluster stores kyverno.io/v1, which has no such field"),
-        ("  wrong: x\n", "spec.wrong: would be lost: the cluster stores kyverno.io/v1, which has no such field"),
+        ("  wrong: x\n", "spec.wrong: is not a known field; known here: gone, old, rules"),
         (
             "  background: true\n",
             (
@@ -245,15 +245,15 @@ def test_another_version_is_defaulted_by_its_own_schema_and_then_by_the_stored_o
     ],
 )
 def test_fields_that_one_of_the_two_versions_lacks_are_errors(line: str, message: str) -> None:
-    (finding,) = schema.default([policy(OLD + line)], RESOURCES, DOCUMENTS).verdict.errors
+    (finding,) = defaults.default([policy(OLD + line)], RESOURCES, DOCUMENTS).verdict.errors
     assert finding.layer is Layer.SCHEMA
     assert str(finding.problem) == f"old.yaml:7 (document 1): ClusterPolicy/old {message}"
 
 
 def test_a_version_that_is_not_served_is_an_error_that_names_those_that_are() -> None:
     unserved = policy(OLD.replace("v2beta1", "v9"))
-    assert schema.needed([unserved], RESOURCES) == frozenset()
-    (finding,) = schema.default([unserved], RESOURCES, DOCUMENTS).verdict.errors
+    assert defaults.needed([unserved], RESOURCES) == frozenset()
+    (finding,) = defaults.default([unserved], RESOURCES, DOCUMENTS).verdict.errors
     assert str(finding.problem) == (
         "old.yaml:1 (document 1): ClusterPolicy/old apiVersion: kyverno.io/v9 is not a version that this cluster "
         "serves; it serves kyverno.io/v1, kyverno.io/v2beta1"
@@ -263,12 +263,14 @@ def test_a_version_that_is_not_served_is_an_error_that_names_those_that_are() ->
 @pytest.mark.parametrize("missing", sorted(DOCUMENTS))
 def test_without_a_schema_the_policy_is_left_to_a_dry_run_and_a_note_says_so(missing: str) -> None:
     documents = {version: document for version, document in DOCUMENTS.items() if version != missing}
-    result = schema.default([policy(OLD)], RESOURCES, documents)
+    result = defaults.default([policy(OLD)], RESOURCES, documents)
     assert result.bodies == {}
-    assert result.notes == (f"no schema of {missing} is published; policies of it can only be compared by dry runs",)
+    assert result.notes == (
+        f"no schema of {missing} is to be had; without a dry run its policies are compared as written",
+    )
 
 
 def test_a_kind_that_the_cluster_does_not_serve_is_somebody_elses_finding() -> None:
     wanted = desired(cluster_policy())
-    assert schema.needed(wanted, {}) == frozenset()
-    assert schema.default(wanted, {}, {}) == schema.default([], RESOURCES, {})
+    assert defaults.needed(wanted, {}) == frozenset()
+    assert defaults.default(wanted, {}, {}) == defaults.default([], RESOURCES, {})

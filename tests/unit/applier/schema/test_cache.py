@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from applier import schema_cache
-from applier.schema_cache import SchemaCache
+from applier.schema import cache as stored
+from applier.schema.cache import SchemaCache
 
 HASH = "0A" * 32
 DOCUMENT = {"kinds": {"ClusterPolicy": {"type": "object"}}, "types": {}}
@@ -90,11 +90,11 @@ def test_without_a_home_nothing_is_kept_in_the_working_directory(
 
 def test_the_directory_is_the_users_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert schema_cache.directory() == tmp_path / "on-demand-job-runner" / "openapi"
+    assert stored.directory() == tmp_path / "on-demand-job-runner" / "openapi"
 
 
 def test_the_oldest_are_forgotten(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(schema_cache, "_KEPT", 3)
+    monkeypatch.setattr(stored, "_KEPT", 3)
     cache = SchemaCache(place, form="1")
     hashes = [f"{number:032}" for number in range(5)]
     for age, hash_ in enumerate(hashes):
@@ -102,3 +102,24 @@ def test_the_oldest_are_forgotten(place: Path, monkeypatch: pytest.MonkeyPatch) 
         for path in place.glob(f"*{hash_}*"):
             os.utime(path, ns=(age, age))
     assert [hash_ for hash_ in hashes if cache.get(VERSION, hash_)] == hashes[2:]
+
+
+@pytest.mark.parametrize("mode", [0o620, 0o602])
+def test_what_others_may_write_is_not_read(place: Path, mode: int) -> None:
+    cache = kept(place)
+    only_file(place).chmod(mode)
+    assert cache.get(VERSION, HASH) is None
+
+
+def test_what_another_account_wrote_is_not_read(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = kept(place)
+    monkeypatch.setattr(os, "geteuid", lambda: only_file(place).stat().st_uid + 1)
+    assert cache.get(VERSION, HASH) is None
+
+
+def test_a_pipe_in_its_place_is_not_waited_for(place: Path) -> None:
+    cache = kept(place)
+    path = only_file(place)
+    path.unlink()
+    os.mkfifo(path)
+    assert cache.get(VERSION, HASH) is None

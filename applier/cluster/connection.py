@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import random
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -19,6 +20,7 @@ import yaml
 from kubernetes import client, config
 from kubernetes.config.config_exception import ConfigException
 
+from applier.cluster import hearing
 from applier.ports import Forbidden, ServerRefused, Status, Unauthenticated
 from renderer import logs
 from renderer.errors import ConfigurationError, Failure, RemoteError
@@ -30,14 +32,21 @@ if TYPE_CHECKING:
 log = logs.get_logger()
 
 SERVICE_ACCOUNT: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount")
+JSON: Final = "application/json"
 JSON_PATCH: Final = "application/json-patch+json"
 
 _CONNECT_SECONDS: Final = 10.0
 _READ_SECONDS: Final = 60.0
+#: One write: it fits into what is left of the Lease when it starts.
+_WRITE_SECONDS: Final = 5.0
+#: How long its answer may take beyond what the server is told.
+_ANSWER_SECONDS: Final = 1.0
 _ANSWER_BYTES: Final = 512 * 1024 * 1024
+_BLOCK_BYTES: Final = 64 * 1024
 _POOL_SIZE: Final = 16
 _ATTEMPTS: Final = 5
 _RETRY_SECONDS: Final = 60.0
+_WEBHOOK_FAILED: Final = "failed calling webhook"
 _CHECK_CONFIG: Final = (
     "Check KUBECONFIG (--kubeconfig) and --context; `kubectl version` with the same settings must work."
 )
@@ -46,18 +55,22 @@ _CHECK_CONFIG: Final = (
 class Connection:
     """A pool of connections to one API server, with the account's credentials; threads may share it."""
 
-    def __init__(self, configuration: client.Configuration) -> None:
-        """Prepare, without connecting."""
+    def __init__(self, configuration: client.Configuration, *, write_seconds: float = _WRITE_SECONDS) -> None:
+        """Prepare, without connecting; `write_seconds` is how long one write may take."""
+        self.write_seconds = write_seconds
         configuration.connection_pool_maxsize = _POOL_SIZE
         self._configuration = configuration
         self._pool: urllib3.PoolManager = client.ApiClient(configuration).rest_client.pool_manager
         self.server = str(configuration.host)
+        self._warnings = hearing.Warnings()
 
     @classmethod
-    def open(cls, *, kubeconfig: str | None = None, context: str | None = None) -> Connection:
+    def open(
+        cls, *, kubeconfig: str | None = None, context: str | None = None, write_seconds: float = _WRITE_SECONDS
+    ) -> Connection:
         """Find the cluster as kubectl does: the flag, KUBECONFIG (several files), ~/.kube/config, or the pod's own.
 
-        Raises ConfigurationError when none is there or one is broken.
+        `write_seconds` is how long one write may take. Raises ConfigurationError when none is there or one is broken.
         """
         configuration = client.Configuration()
         location = kubeconfig or os.environ.get("KUBECONFIG") or "~/.kube/config"
@@ -93,6 +106,12 @@ class Connection:
                 f"The credentials plugin of the kubeconfig failed: {_first_line(errors[0])}.",
                 hint=_CHECK_CONFIG,
             )
+        if "@" in configuration.host.rpartition("://")[2].partition("/")[0]:
+            # Every message and every saved plan names the server.
+            raise ConfigurationError(
+                "The kubeconfig's server holds a user name or a password, which would be shown.",
+                hint="Take them out of the address, and put the credentials into the kubeconfig's user.",
+            )
         if urlsplit(configuration.host).scheme not in ("http", "https"):
             raise ConfigurationError(
                 f"The kubeconfig's server {configuration.host!r} is no URL that begins with https://.",
@@ -101,22 +120,84 @@ class Connection:
         if not configuration.verify_ssl:
             urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)
             log.warning("TLS is not verified: the kubeconfig says insecure-skip-tls-verify", server=configuration.host)
-        return cls(configuration)
+        return cls(configuration, write_seconds=write_seconds)
 
-    def get(self, path: str, query: Mapping[str, Any] | None = None) -> Json:
-        """GET, tried again with backoff while the failure may pass. Raises as `send`."""
-        attempts = stamina.retry_context(
-            on=_wait_seconds,
-            attempts=_ATTEMPTS,
-            timeout=_RETRY_SECONDS,
+    def get(
+        self,
+        path: str,
+        query: Mapping[str, Any] | None = None,
+        *,
+        seconds: float = _READ_SECONDS,
+        attempts: int = _ATTEMPTS,
+        accept: str = JSON,
+    ) -> Json:
+        """GET within so many seconds, tried again with backoff while the failure may pass. Raises as `send`.
+
+        `accept` is a form of JSON that the server is asked for.
+        """
+        limit = min(_RETRY_SECONDS, attempts * seconds)
+        tries = stamina.retry_context(
+            on=lambda error: _wait_seconds(error, limit=limit),
+            attempts=attempts,
+            timeout=limit,
             wait_initial=0.2,
             wait_max=5.0,
             wait_jitter=0.5,
         )
-        for attempt in attempts:
+        for attempt in tries:
             with attempt:
-                return self.send("GET", path, query)
+                return self.send("GET", path, query, seconds=seconds, accept=accept)
         raise AssertionError  # retry_context ends with a return or a raise
+
+    def lines(self, path: str, query: Mapping[str, Any], *, seconds: float) -> Iterator[Json]:
+        """GET a watch and give each event as it comes, until the server ends it.
+
+        `seconds` is how long the server is asked to keep it up; one that is silent for longer has gone. Raises as
+        `send`.
+        """
+        url = f"{self.server}{path}?{urlencode({**query, 'watch': 'true', 'timeoutSeconds': math.ceil(seconds)})}"
+        headers = {"Accept": JSON, "User-Agent": user_agent(), **self._authorization()}
+        try:
+            response = self._pool.request(
+                "GET",
+                url,
+                headers=headers,
+                timeout=urllib3.Timeout(connect=_CONNECT_SECONDS, read=seconds + _ANSWER_SECONDS),
+                preload_content=False,
+                redirect=False,
+                retries=False,
+            )
+            # What is left of a watch is of no use to anybody.
+            with closing(response):
+                if response.status != 200:
+                    answer = _without(headers, response.read(_ANSWER_BYTES).decode(errors="replace")).encode()
+                    raise _refusal(self.server, "GET", path, response.status, dict(response.headers), answer)
+                rest = b""
+                for block in response.stream(_BLOCK_BYTES):
+                    *whole, rest = (rest + block).split(b"\n")
+                    if len(rest) > _ANSWER_BYTES:
+                        raise RemoteError(f"{self.server} answered with more than {_ANSWER_BYTES} bytes.")
+                    yield from (_parse(self.server, line) for line in whole if line)
+        except (urllib3.exceptions.HTTPError, OSError) as error:
+            raise _unreachable(self.server, error) from error
+
+    def write(
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, Any] | None = None,
+        body: Json = None,
+        *,
+        content_type: str = JSON,
+        seconds: float | None = None,
+    ) -> Json:
+        """Send one request, once, limited on both sides: a client that gives up leaves the server writing, otherwise.
+
+        `seconds` is the limit, by default that of a write. Raises as `send`.
+        """
+        limit = self.write_seconds if seconds is None else seconds
+        query = {**(query or {}), "timeout": f"{limit:g}s"}
+        return self.send(method, path, query, body, content_type=content_type, seconds=limit + _ANSWER_SECONDS)
 
     def send(
         self,
@@ -125,8 +206,9 @@ class Connection:
         query: Mapping[str, Any] | None = None,
         body: Json = None,
         *,
-        content_type: str = "application/json",
+        content_type: str = JSON,
         seconds: float = _READ_SECONDS,
+        accept: str = JSON,
     ) -> Json:
         """Send one request, once, and give the JSON of a 2xx answer; None when it is empty.
 
@@ -134,7 +216,7 @@ class Connection:
         too slow, throttled, or failing on its own side.
         """
         url = self.server + path + (f"?{urlencode(query)}" if query else "")
-        headers = {"Accept": "application/json", "User-Agent": user_agent(), **self._authorization()}
+        headers = {"Accept": accept, "User-Agent": user_agent(), **self._authorization()}
         data = None
         if body is not None:
             data = json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode()
@@ -145,7 +227,7 @@ class Connection:
                 url,
                 body=data,
                 headers=headers,
-                timeout=urllib3.Timeout(connect=_CONNECT_SECONDS, read=seconds),
+                timeout=urllib3.Timeout(connect=min(_CONNECT_SECONDS, seconds), read=seconds),
                 retries=False,
                 redirect=False,
                 preload_content=False,
@@ -154,8 +236,10 @@ class Connection:
                 answer = response.read(_ANSWER_BYTES + 1)
         except (urllib3.exceptions.HTTPError, OSError) as error:
             raise _unreachable(self.server, error) from error
+        self._warnings.take(_without(headers, warning) for warning in response.headers.getlist("Warning"))
         if not 200 <= response.status < 300:
-            raise _refusal(self.server, method, path, response.status, dict(response.headers), answer)
+            said = _without(headers, answer.decode(errors="replace")).encode()
+            raise _refusal(self.server, method, path, response.status, dict(response.headers), said)
         return _parse(self.server, answer)
 
     def _authorization(self) -> dict[str, str]:
@@ -222,12 +306,20 @@ def _exec_errors() -> Iterator[list[str]]:
         root.removeHandler(handler)
 
 
-def _wait_seconds(error: Exception) -> bool | float:
-    """Whether to try again: no, after the usual backoff, or after so many seconds."""
+def _without(headers: Mapping[str, str], text: str) -> str:
+    """What a server, a webhook or a proxy says, without the token that it was sent with these headers."""
+    secret = headers.get("Authorization", "").partition(" ")[2]
+    return text.replace(secret, "***") if secret else text
+
+
+def _wait_seconds(error: Exception, *, limit: float) -> bool | float:
+    """Whether to try again: no, after the usual backoff, or after so many seconds, if they are fewer than `limit`."""
     if not isinstance(error, PassingError):
         return False
     if error.retry_after_seconds is None:
         return True
+    if error.retry_after_seconds >= limit:
+        return False
     # The jitter keeps many clients from coming back at once.
     return error.retry_after_seconds + random.random()  # noqa: S311 - not a secret
 
@@ -264,15 +356,13 @@ def _refusal(server: str, method: str, path: str, code: int, headers: Mapping[st
         )
     if code == 429 or code >= 500:
         wait = retry_after_seconds(headers.get("Retry-After", ""), now=datetime.now(UTC))
-        webhook = "failed calling webhook" in status.message
-        hint = (
-            "Kyverno's admission controller does not answer. Start it, or, if it was removed, delete what it left: "
-            "`kubectl delete validatingwebhookconfigurations,mutatingwebhookconfigurations "
-            "-l webhook.kyverno.io/managed-by=kyverno`."
-            if webhook
-            else ""
+        return PassingError(
+            f"{server} answered {code}: {status.message}",
+            hint=_about_webhooks(status.message),
+            retry_after_seconds=wait,
+            # Webhooks are asked before anything is stored.
+            refused=code == 429 or _WEBHOOK_FAILED in status.message,
         )
-        return PassingError(f"{server} answered {code}: {status.message}", hint=hint, retry_after_seconds=wait)
     return ServerRefused(status)
 
 
@@ -306,6 +396,24 @@ def _parse(server: str, body: bytes) -> Json:
             f"{server} did not answer with JSON, so it is no Kubernetes API server, or a proxy answered.",
             hint=_CHECK_CONFIG,
         ) from error
+
+
+def _about_webhooks(message: str) -> str:
+    """What to do about an admission webhook that failed, by what the API server says of it."""
+    if _WEBHOOK_FAILED not in message:
+        return ""
+    if "kyverno" not in message:
+        return "An admission webhook of another program does not answer: see to its controller, then run again."
+    if "deadline exceeded" in message:
+        return (
+            "Kyverno's admission controller did not answer in time: see whether its pods are overloaded or hang, "
+            "then run again."
+        )
+    return (
+        "Kyverno's admission controller does not answer. Start it, or, if it was removed, delete what it left: "
+        "`kubectl delete validatingwebhookconfigurations,mutatingwebhookconfigurations "
+        "-l webhook.kyverno.io/managed-by=kyverno`."
+    )
 
 
 def _first_line(error: object) -> str:

@@ -1,0 +1,1 @@
+"""Data only: the schemas that offline_schemas.py loads; NOTICE says whose they are."""
