@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import os
-import re
 import shutil
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,7 +11,11 @@ from typing import Final
 
 from applier.kyverno_cli import account, output
 from applier.kyverno_cli.account import Batch, Probe
+from applier.kyverno_cli.cache import VerdictCache
+from applier.kyverno_cli.evaluation import evaluate
+from applier.kyverno_cli.files import write
 from applier.kyverno_cli.process import SKIP_HINT, KyvernoProcess, Printed, private_directory
+from applier.ports import Account, Evaluation
 from applier.verdict import Verdict
 from renderer import logs
 from renderer.errors import ConfigurationError
@@ -22,16 +24,13 @@ from renderer.manifest.jsontypes import JsonObject
 
 log = logs.get_logger()
 
-#: The versions of which it is known what they print.
-KNOWN_VERSION: Final = re.compile(r"1\.19\.\d+")
-
+_NOT_KNOWN: Final = (
+    "What this version of the kyverno CLI prints is not known: what is not clear of a policy is left to the server"
+)
 _NAMES: Final = ("kyverno", "kubectl-kyverno")
 # Each CEL error costs one more, and each crash as many as it takes to halve a batch down to one policy.
 _MOST_RUNS: Final = 250
 _TOO_MANY_RUNS: Final = f"the kyverno CLI was run {_MOST_RUNS} times and had not come to it"
-
-# As YAML 1.1 has it (5.1), with the characters that it takes for line breaks.
-_UNPRINTABLE: Final = re.compile("[\x7f-\x9f\u2028\u2029\ud800-\udfff\ufeff\ufffe\uffff]")
 
 # A kind that policies rarely match, so that they are loaded and compiled but not evaluated.
 _LEASE: Final[JsonObject] = {
@@ -54,12 +53,21 @@ class KyvernoCli:
 
     `timeout_seconds` is for each process. One process gets at most `batch` policies with CEL (which is what
     bounds its memory, about 200 MB for 50), or eight times as many of kyverno.io.
-    `runs` is how many processes the last `validate` took.
+    Verdicts are kept in the directory `cache`, if one is given. `runs` is how many processes the last `validate`
+    took, but for the one that says the version.
     """
 
-    def __init__(self, path: Path | None = None, *, timeout_seconds: float = 120, batch: int = 50) -> None:
+    def __init__(
+        self,
+        path: Path | None = None,
+        *,
+        timeout_seconds: float = 120,
+        batch: int = 50,
+        cache: Path | None = None,
+    ) -> None:
         self.process = KyvernoProcess(path=path or self.find(), timeout_seconds=timeout_seconds)
         self.batch = batch
+        self.cache = VerdictCache(self.process.path, cache) if cache else None
         self.runs = 0
 
     @staticmethod
@@ -94,15 +102,16 @@ class KyvernoCli:
             self.process.fail("does not say its version", printed)
         return version
 
-    def version_warning(self) -> str:
-        """Say what people should know of its version, "" when it is one whose output is known."""
+    def _usable_version(self) -> str:
+        """Raises ConfigurationError for a version whose words can't be read."""
         version = self.version()
-        if KNOWN_VERSION.fullmatch(version):
-            return ""
-        return (
-            f"The kyverno CLI is version {version}, and what it prints is known of 1.19 only: "
-            "what is not clear of a policy is left to the server."
-        )
+        if not output.is_readable(version):
+            raise ConfigurationError(
+                f"The kyverno CLI ({self.process.path}) is version {version}; "
+                "no policy was validated and nothing was written.",
+                hint=f"Install version 1.19, or a newer 1.x. {SKIP_HINT}",
+            )
+        return version
 
     def validate(self, policies: Sequence[Policy]) -> Verdict:
         """Judge all of them. What the CLI can't judge is in `unjudged`; nothing passes in silence.
@@ -113,11 +122,27 @@ class KyvernoCli:
         self.runs = 0
         if not policies:
             return Verdict()
-        if warning := self.version_warning():
-            log.warning(warning)
+        version = self.cache.open(self._usable_version) if self.cache else self._usable_version()
+        if not output.is_seen(version):
+            log.warning(_NOT_KNOWN, version=version)
+        recalled, changed = self.cache.recall(policies) if self.cache else (Verdict(), list(policies))
+        log.debug("Verdicts of the kyverno CLI", kept=len(policies) - len(changed), asked=len(changed))
+        if not changed:
+            return recalled
         with private_directory() as directory:
-            verdict, loaded = self._load(policies, directory)
-            return Verdict.together([verdict, self._compile(loaded, directory)])
+            verdict, loaded = self._load(changed, directory)
+            verdict = Verdict.together([verdict, self._compile(loaded, directory)])
+        if self.cache:
+            self.cache.keep(changed, verdict)
+        return Verdict.together([recalled, verdict])
+
+    def evaluate(self, policy: Sequence[JsonObject], objects: Sequence[JsonObject], account: Account) -> Evaluation:
+        """Evaluate one policy, with its bindings, on each of the objects; see `ports.Evaluator`.
+
+        Raises as `validate` does.
+        """
+        with private_directory() as directory:
+            return evaluate(self.process, directory, policy, objects, account)
 
     def _load(self, policies: Sequence[Policy], directory: Path) -> tuple[Verdict, list[Policy]]:
         """Run the CLI until each policy is settled; also answers those that it loaded without a complaint."""
@@ -129,7 +154,7 @@ class KyvernoCli:
             if self.runs >= _MOST_RUNS:
                 verdicts.append(account.unjudged((policy for _, policy in batch), _TOO_MANY_RUNS))
                 continue
-            printed = self._apply({n: _as_stored(policy) for n, policy in batch}, _LEASE, directory)
+            printed = self._apply({n: account.as_stored(policy) for n, policy in batch}, _LEASE, directory)
             reading = output.read(printed.stdout, printed.stderr)
             if not reading.makes_sense:
                 self.process.fail("printed something that makes no sense", printed)
@@ -163,30 +188,14 @@ class KyvernoCli:
         self.runs += 1
         arguments = ["apply"]
         for number, body in bodies.items():
-            _write(directory / output.file_name(number), body)
+            write(directory / output.file_name(number), body)
             arguments += [output.file_name(number), output.sentinel(number)]
-        _write(directory / "probe.yaml", probe)
+        write(directory / "probe.yaml", probe)
         arguments += ["--resource=probe.yaml", "-v=3", "--remove-color", *flags]
         return self.process.run(arguments, directory)
 
 
-def _as_stored(policy: Policy) -> JsonObject:
-    """Leave out what the server ignores and the CLI refuses: a status, a cluster-wide kind's namespace."""
-    body = {key: value for key, value in account.unevaluated(policy).items() if key != "status"}
-    metadata = {key: value for key, value in body["metadata"].items() if key != "namespace"}
-    if policy.identity.namespace:
-        metadata["namespace"] = policy.identity.namespace
-    return body | {"metadata": metadata}
-
-
 def _renamed(probe: Probe, number: int) -> JsonObject:
     """Give the copy a name that is its own, whatever kinds and namespaces share its policy's."""
-    metadata = _as_stored(probe.policy)["metadata"] | {"name": account.probe_name(number)}
+    metadata = account.as_stored(probe.policy)["metadata"] | {"name": account.probe_name(number)}
     return probe.body | {"metadata": metadata}
-
-
-def _write(path: Path, body: JsonObject) -> None:
-    """Write it as JSON, which the CLI reads as YAML once what YAML takes for unprintable is escaped."""
-    text = json.dumps(body, ensure_ascii=False, allow_nan=False)
-    text = _UNPRINTABLE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
-    path.write_text(text, encoding="utf-8")

@@ -63,7 +63,13 @@ _FAILING_CONDITION: Final[JsonObject] = {"name": "kyverno-cli-probe", "expressio
 _NEEDS_A_CLUSTER: Final = re.compile(
     r"target namespace must be set for a namespaced resource|namespace is required for namespaced target"
 )
+# How the reasons begin that lie in the policy and the CLI's version, not in how a run went.
+_UNKNOWN: Final = "the kyverno CLI does not know"
+_NO_CLUSTER: Final = "the kyverno CLI cannot tell without a cluster"
+_SCHEMA_ONLY: Final = "the kyverno CLI checks no more than the schema of"
+_NO_MODE: Final = "the kyverno CLI does not compile policies of evaluation mode"
 _SILENT: Final = "the kyverno CLI did not say that it loaded it"
+_UNCLEAR: Final = "whether the kyverno CLI refuses it can't be made out"
 _NOT_COMPILED: Final = (
     "the kyverno CLI compiles it only where it matches, and it matched nothing that it was tried with"
 )
@@ -101,7 +107,8 @@ def settle(batch: Batch, reading: Reading) -> Step:
     again = _rounds(sharing)
     if strange or reading.other_error:
         words = strange[0].reason if strange else reading.other_error
-        return _narrow(rest, verdicts, f"the kyverno CLI stopped with: {explain(words)[1]}", again)
+        reason = f"the kyverno CLI stopped with: {explain(words)[1]}" if words else _UNCLEAR
+        return _narrow(rest, verdicts, reason, again)
     if reading.compile_error:
         return Step(verdict=Verdict.together(verdicts), again=[*again, *([rest] if rest else [])])
     silent = {number for number, policy in rest if not _is_known(number, policy, reading)}
@@ -112,6 +119,18 @@ def settle(batch: Batch, reading: Reading) -> Step:
     verdicts += [unjudged([policy], limit) for _, policy in rest if (limit := _limit(policy))]
     loaded = [policy for _, policy in rest if not _limit(policy)]
     return Step(verdict=Verdict.together(verdicts), loaded=loaded, again=again)
+
+
+def as_stored(policy: Policy) -> JsonObject:
+    """What the CLI is given: without what the server ignores and the CLI refuses.
+
+    That is a status, and the namespace of a cluster-wide kind.
+    """
+    body = {key: value for key, value in unevaluated(policy).items() if key != "status"}
+    metadata = {key: value for key, value in body["metadata"].items() if key != "namespace"}
+    if policy.identity.namespace:
+        metadata["namespace"] = policy.identity.namespace
+    return body | {"metadata": metadata}
 
 
 def unevaluated(policy: Policy) -> JsonObject:
@@ -181,6 +200,11 @@ def unjudged(policies: Iterable[Policy], reason: str) -> Verdict:
     return Verdict(unjudged=tuple((policy.identity, reason) for policy in policies))
 
 
+def lasts(reason: str) -> bool:
+    """Whether the same CLI would give that reason again for the same policy, however the run goes."""
+    return reason.startswith((_UNKNOWN, _NO_CLUSTER, _SCHEMA_ONLY, _NO_MODE))
+
+
 def _probe(policy: Policy, spec: JsonObject, *, conditional: bool = False) -> Probe:
     copy = Policy(identity=policy.identity, body=policy.body | {"spec": spec})
     return Probe(policy=policy, body=unevaluated(copy), conditional=conditional)
@@ -215,13 +239,13 @@ def _narrow(
 def _dropped(policy: Policy, reason: str) -> Verdict:
     if unknown_kind(reason):
         kind = policy.identity.kind.name
-        return unjudged([policy], f"the kyverno CLI does not know {kind} in {policy.api_version}")
+        return unjudged([policy], f"{_UNKNOWN} {kind} in {policy.api_version}")
     return _refused(policy, reason)
 
 
 def _refused(policy: Policy, reason: str) -> Verdict:
     if _NEEDS_A_CLUSTER.search(reason):
-        return unjudged([policy], f"the kyverno CLI cannot tell without a cluster: {explain(reason)[1]}")
+        return unjudged([policy], f"{_NO_CLUSTER}: {explain(reason)[1]}")
     path, message = explain(reason)
     finding = Finding(policy=policy.identity, layer=Layer.CLI, problem=policy.problem(message, *path))
     return Verdict(findings=(finding,))
@@ -232,13 +256,14 @@ def _attribute(
 ) -> tuple[dict[int, str], list[tuple[int, Policy]], list[Refusal]]:
     """Sort refusals: reasons by number, the policies that share a refused name, the refusals that fit none.
 
-    The CLI names policies without kind and namespace.
+    The CLI names policies without kind and namespace. A reason without a name is about a policy that is alone.
     """
     reasons: dict[int, str] = {}
     sharing: dict[int, Policy] = {}
     strange: list[Refusal] = []
     for refusal in refusals:
-        named = [(number, policy) for number, policy in rest if policy.identity.name == refusal.name]
+        alone = len(rest) == 1 and not refusal.name and bool(refusal.reason)
+        named = [(number, policy) for number, policy in rest if alone or policy.identity.name == refusal.name]
         if len(named) == 1:
             reasons[named[0][0]] = refusal.reason
         else:
@@ -281,10 +306,10 @@ def _limit(policy: Policy) -> str:
     """Say why loading it proves nothing more than its schema, or ""."""
     kind = policy.identity.kind
     if not _is_counted(policy) or kind.name == "MutatingAdmissionPolicy":
-        return f"the kyverno CLI checks no more than the schema of a {kind.name}"
+        return f"{_SCHEMA_ONLY} a {kind.name}"
     mode = _at(policy.body, "spec", "evaluation", "mode")
     if mode in {"Envoy", "HTTP"} or (mode == "JSON" and _is_image_policy(policy)):
-        return f"the kyverno CLI does not compile policies of evaluation mode {mode}"
+        return f"{_NO_MODE} {mode}"
     return ""
 
 

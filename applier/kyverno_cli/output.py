@@ -7,19 +7,19 @@ complaints about the file before it.
 
 from __future__ import annotations
 
-import ast
 import json
 import re
-from collections.abc import Iterator, Mapping
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from renderer.manifest.jsontypes import JsonObject
+from renderer.manifest.jsontypes import Json, JsonObject
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Refusal:
-    """What the CLI says of a policy that it knows by its name only."""
+    """What the CLI says of a policy that it knows by its name only; either is "" when it is not sure."""
 
     name: str
     reason: str
@@ -55,11 +55,14 @@ class Reading:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
-    """One row of the CLI's report: what a policy said of the probe."""
+    """One row of the CLI's report: what a policy, or a rule of it, said of an object, which `uid` tells from others."""
 
     policy: str
     outcome: str
     message: str
+    resource: str = ""
+    rule: str = ""
+    uid: str = ""
 
     @property
     def compile_error(self) -> str:
@@ -79,13 +82,23 @@ def sentinel(number: int) -> str:
 
 
 _VERSION: Final = re.compile(r"^Version: v?(\S+)$", re.MULTILINE)
-_VISITED: Final = re.compile(r"skipping invalid YAML file .*\bpath=::(\d+)\b")
+_RELEASE: Final = re.compile(r"(\d{1,9})\.(\d{1,9})\.\d+(?:[-+].*)?\Z")
+_SEEN: Final = (1, 19)
+_NEXT: Final = (2, 0)
+_VISITED: Final = re.compile(r'> skipping invalid YAML file error="stat ::(\d{1,9}): ')
 _DROPPED: Final = ("skipping invalid YAML file", "Non-fatal parsing error")
 _ERROR_VALUE: Final = re.compile(r'\berror=("(?:[^"\\]|\\.)*"|\S+)')
-_ANNOUNCED: Final = re.compile(r"^Warning: p(\d+)\.yaml: ", re.MULTILINE)
-_RULES: Final = re.compile(r"^Applying (\d+) policy rule\(s\) to ", re.MULTILINE)
+_ESCAPE: Final = re.compile(r"\\(x([0-9a-f]{2})|u([0-9a-f]{4})|U([0-9a-f]{8})|.)")
+_ESCAPED: Final = {**dict(zip("abfnrtv", "\a\b\f\n\r\t\v", strict=True)), '"': '"', "\\": "\\"}
+_SURROGATES: Final = range(0xD800, 0xE000)
+_ANNOUNCED: Final = re.compile(r"^Warning: p(\d{1,9})\.yaml: ", re.MULTILINE)
+_RULES: Final = re.compile(r"^Applying (\d{1,9}) policy rule\(s\) to ", re.MULTILINE)
+_INVALID: Final = "> policy validation error error="
+# Which of the two lists a reason is in.
+_OF_ELEMENTS: Final = "variable 'element.name'"
 _FINISHED: Final = re.compile(r"^pass: \d+, fail: \d+, warn: \d+, error: \d+, skip: \d+ *$", re.MULTILINE)
-_REFUSED: Final = re.compile(r"^(?:Policies Skipped|Invalid Policies):\n(.*?)\n-{70}$", re.MULTILINE | re.DOTALL)
+_LIST: Final = re.compile(r"^(?:Policies Skipped|Invalid Policies):$", re.MULTILINE)
+_DIVIDER: Final = "-" * 70
 _FATAL: Final = re.compile(r"^Error: (.*)\Z", re.MULTILINE | re.DOTALL)
 _ON_PROBE: Final = re.compile(r"failed to apply [\w ]+ on resource \S+ \((.*)\)\Z", re.DOTALL)
 _COMPILE: Final = re.compile(r"failed to compile policy (\S+) \((.*)\)\Z", re.DOTALL)
@@ -95,19 +108,19 @@ _OUT_OF_MEMORY: Final = re.compile(
     re.MULTILINE,
 )
 _REPORT: Final = re.compile(r'\{"kind":"(?:Cluster|Policy)?Report"')
+# Each beginning of a report that comes to nothing costs as much as what follows it is deep.
+_MOST_BROKEN: Final = 1000
 _NOT_COMPILED: Final = re.compile(r"(?:failed to compile policy|(?:\w+ )*compilation (?:error|failed)): ")
 _UNKNOWN_KIND: Final = re.compile(r"policy type not supported|failed to retrieve validator: ")
 # What stands before the first error of a policy's CEL, and says nothing.
 _PREAMBLE: Final = re.compile(r"^<nil>: Internal error: [\w ]+ compiler [\d.]+ error: failed to compile policy, ")
 _WRAPPING: Final = re.compile(
     r"failed to (?:load file p\d+\.yaml: failed to parse document|parse document|validate resource) "
-    r"\((?:\w+\.[\w.]+ \"[^\"]*\" is invalid: )?(.*)\)",
-    re.DOTALL,
+    r"\((?:\w+\.[\w.]+ \"[^\"]*\" is invalid: )?"
 )
 _FIELD: Final = re.compile(r"(?<![\w.])(?:spec|metadata)(?:\.[A-Za-z]\w*|\[\d+\])+")
-_FIELD_PART: Final = re.compile(r"\[(\d+)\]|([A-Za-z]\w*)")
-# The CLI repeats the whole rule that it refuses.
-_WHOLE_VALUE: Final = re.compile(r"(Invalid value: )(\{.*\}|\[.*\]): ", re.DOTALL)
+_FIELD_PART: Final = re.compile(r"\[([0-9]{1,9})\]|([A-Za-z]\w*)")
+_VALUE: Final = "Invalid value: "
 # Printed in another order each time.
 _CHOICES: Final = re.compile(r"(?<=valid values: \[)[^\]]*")
 _MESSAGE_LIMIT: Final = 600
@@ -120,19 +133,35 @@ def version(stdout: str) -> str:
     return found[1] if found else ""
 
 
+def is_seen(version: str) -> bool:
+    """Whether it was seen what that version prints."""
+    return _release(version) == _SEEN
+
+
+def is_readable(version: str) -> bool:
+    """Whether what it prints can be made out: by 1.19 and, with care, by those after it.
+
+    A policy of which a newer one does not say what 1.19 says is not judged, never passed. Before 1.19, refusals
+    had no reasons, and policies.kyverno.io/v1 was unknown.
+    """
+    return _SEEN <= _release(version) < _NEXT
+
+
 def read(stdout: str, stderr: str) -> Reading:
     """Read what one run without `--policy-report` said."""
     visited, dropped = _loading(stderr)
     error = _error(stderr)
     compile_error = _COMPILE.match(error)
     rules = _RULES.search(stdout)
+    # What is printed afterwards may hold any text of a policy.
+    loading = stdout[: rules.start()] if rules else stdout
     crash = _CRASH.search(stderr)
     return Reading(
         visited=visited,
         dropped=dropped,
-        announced=frozenset(int(number) for number in _ANNOUNCED.findall(stdout)),
+        announced=frozenset(int(number) for number in _ANNOUNCED.findall(loading)),
         rules=int(rules[1]) if rules else None,
-        skipped=tuple(refusal for part in _REFUSED.findall(stdout) for refusal in _refusals(part)),
+        skipped=_refusals(stdout, stderr),
         compile_error=Refusal(name=compile_error[1], reason=compile_error[2]) if compile_error else None,
         other_error="" if compile_error else error,
         crash=crash[0][:_CRASH_LIMIT] if crash else "",
@@ -147,12 +176,13 @@ def results(stdout: str) -> tuple[Result, ...]:
     """
     decoder = json.JSONDecoder()
     rows: list[Result] = []
-    position = 0
-    while found := _REPORT.search(stdout, position):
+    position = broken = 0
+    while broken < _MOST_BROKEN and (found := _REPORT.search(stdout, position)):
         try:
             report, position = decoder.raw_decode(stdout, found.start())
-        except ValueError:
+        except (ValueError, RecursionError):
             position = found.end()
+            broken += 1
             continue
         rows.extend(_rows(report))
     return tuple(rows)
@@ -171,20 +201,40 @@ def unknown_kind(reason: str) -> bool:
 def explain(reason: str) -> tuple[tuple[str | int, ...], str]:
     """Split the CLI's words into the first field that they name, () if none, and what they say of it."""
     wrapped = _WRAPPING.search(reason)
-    text = (wrapped[1] if wrapped else reason).strip()
+    end = reason.rfind(")")
+    text = (reason[wrapped.end() : end] if wrapped and end >= wrapped.end() else reason).strip()
     if text.startswith("[") and text.endswith("]"):
         text = text[1:-1].strip()
     text = _PREAMBLE.sub("", text)
     found = _FIELD.search(text)
     if found and text.startswith(f"{found[0]}: "):
         text = text[found.end() + 2 :]
-    text = _WHOLE_VALUE.sub(r"\1", text)
+    text = _without_whole_values(text)
     text = _CHOICES.sub(lambda choices: " ".join(sorted(choices[0].split(" "))), text)
     lines = [line.strip() for line in text.splitlines() if not line.startswith(" | ")]
     text = "; ".join(filter(None, lines))
     if len(text) > _MESSAGE_LIMIT:
         text = f"{text[:_MESSAGE_LIMIT]} …"
-    return _path(found[0]) if found else (), text
+    return path(found[0]) if found else (), text
+
+
+def _without_whole_values(text: str) -> str:
+    """Leave out the whole rule that the CLI repeats when it refuses it."""
+    for opening, closing in (("{", "}: "), ("[", "]: ")):
+        start, end = text.find(f"{_VALUE}{opening}"), text.rfind(closing)
+        if 0 <= start < end:
+            text = text[: start + len(_VALUE)] + text[end + len(closing) :]
+    return text
+
+
+def path(field: str) -> tuple[str | int, ...]:
+    """Split `spec.rules[0].name` into its parts."""
+    return tuple(int(index) if index else name for index, name in _FIELD_PART.findall(field))
+
+
+def _release(version: str) -> tuple[int, int]:
+    found = _RELEASE.match(version)
+    return (int(found[1]), int(found[2])) if found else (0, 0)
 
 
 def _loading(stderr: str) -> tuple[frozenset[int], dict[int, str]]:
@@ -217,34 +267,67 @@ def _error_value(line: str) -> str:
     found = _ERROR_VALUE.search(line)
     if found is None:
         return line
-    if not found[1].startswith('"'):
-        return found[1]
-    # Go's quoting; Python reads all of its escapes.
-    return str(ast.literal_eval(found[1]))
+    quoted = found[1]
+    if len(quoted) < 2 or not (quoted.startswith('"') and quoted.endswith('"')):
+        return quoted
+    return _ESCAPE.sub(_unescaped, quoted[1:-1])
 
 
-def _refusals(part: str) -> Iterator[Refusal]:
-    """`1. NAME: reason`, `2. …`; a reason may go on over lines, so the next number opens the next entry."""
-    entries: list[str] = []
-    for line in part.split("\n"):
-        opening = f"{len(entries) + 1}. "
-        if line.startswith(opening):
-            entries.append(line.removeprefix(opening))
-        elif entries:
-            entries[-1] += f"\n{line}"
-    for entry in entries:
-        name, _, reason = entry.partition(": ")
-        yield Refusal(name=name, reason=reason or "refused without a reason")
+def _unescaped(escape: re.Match[str]) -> str:
+    """What one of Go's escapes stands for (strconv.Quote); what is none stays as it is."""
+    sign, digits = escape[1], escape[2] or escape[3] or escape[4]
+    if digits:
+        number = int(digits, 16)
+        return chr(number) if number <= sys.maxunicode and number not in _SURROGATES else escape[0]
+    return _ESCAPED.get(sign, escape[0])
+
+
+def _refusals(stdout: str, stderr: str) -> tuple[Refusal, ...]:
+    """What Kyverno's own checks refuse: the reasons stand in the log, the names with the same reasons in two lists.
+
+    A reason and what else is printed may hold any text of a policy, the ends of a list and whole lists too. So names
+    count only where the lists, made of the reasons as they have to be, are found exactly once.
+    """
+    reasons = [_error_value(line) for line in stderr.splitlines() if _INVALID in line]
+    if not reasons:
+        return (Refusal(name="", reason=""),) if _LIST.search(stdout) else ()
+    lists = {
+        "Policies Skipped:": [reason for reason in reasons if not reason.startswith(_OF_ELEMENTS)],
+        "Invalid Policies:": [reason for reason in reasons if reason.startswith(_OF_ELEMENTS)],
+    }
+    expected = "".join(_list_pattern(title, within) for title, within in lists.items() if within)
+    found = list(re.finditer(f"(?=^{expected})", stdout, re.MULTILINE))
+    names = found[0].groups() if len(found) == 1 else [""] * len(reasons)
+    ordered = [reason for within in lists.values() for reason in within]
+    return tuple(Refusal(name=name, reason=reason) for name, reason in zip(names, ordered, strict=True))
+
+
+def _list_pattern(title: str, reasons: Sequence[str]) -> str:
+    """The pattern of one list of refused policies, with their names as its groups."""
+    entries = [rf"{n}\. (\S+){re.escape(f': {reason}' if reason else '')}\n" for n, reason in enumerate(reasons, 1)]
+    return f"{_DIVIDER}\n{title}\n{''.join(entries)}{_DIVIDER}\n"
 
 
 def _rows(report: JsonObject) -> Iterator[Result]:
-    for row in report.get("results", []):
-        yield Result(
-            policy=str(row.get("policy", "")),
-            outcome=str(row.get("result", "")),
-            message=str(row.get("message", "")),
-        )
+    rows = report.get("results")
+    for row in rows if isinstance(rows, list) else ():
+        if isinstance(row, dict):
+            named = _first(row.get("resources"))
+            yield Result(
+                policy=_words(row, "policy"),
+                outcome=_words(row, "result"),
+                message=_words(row, "message"),
+                resource="/".join(filter(None, (_words(named, key) for key in ("kind", "namespace", "name")))),
+                rule=_words(row, "rule"),
+                uid=_words(named, "uid"),
+            )
 
 
-def _path(field: str) -> tuple[str | int, ...]:
-    return tuple(int(index) if index else name for index, name in _FIELD_PART.findall(field))
+def _first(items: Json) -> JsonObject:
+    """The object that a row is about."""
+    return items[0] if isinstance(items, list) and items and isinstance(items[0], dict) else {}
+
+
+def _words(row: JsonObject, key: str) -> str:
+    """The text of a field, "" for none; a half of a surrogate pair in it could not be shown."""
+    return str(row.get(key) or "").encode(errors="replace").decode()

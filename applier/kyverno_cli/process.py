@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import selectors
+import shutil
 import signal
 import subprocess
 import tempfile
@@ -23,6 +24,9 @@ SKIP_HINT: Final = "VALIDATE_POLICIES=false skips this layer, and only this one.
 
 _OUTPUT_LIMIT_BYTES: Final = 32 * 1024 * 1024
 _QUOTE_LIMIT: Final = 500
+#: Where a pod with a read-only root may still write, after TMPDIR; Insights' agent mounts /output.
+_PLACES: Final = ("/tmp", "/output", "/dev/shm")  # noqa: S108 - a private directory is made there
+_ROOM_HINT: Final = "Mount an emptyDir at /tmp, or set TMPDIR."
 # Nothing answers there, and Kyverno refuses every URL that does not begin with it.
 _NOWHERE: Final = "http://127.0.0.1:1"
 _SIGNALS: Final = frozenset(signal.Signals)
@@ -137,17 +141,32 @@ class KyvernoProcess:
 def private_directory() -> Iterator[Path]:
     """Make a directory that only we can read, in the first place that is writable; it is gone afterwards.
 
-    Raises ConfigurationError when no place is writable.
+    Raises ConfigurationError when no place is writable, or the one that was has no room for the policies.
     """
-    places = [os.environ.get("TMPDIR", ""), "/tmp", "/output", "/dev/shm"]  # noqa: S108 - a private one is made
-    for place in filter(None, places):
-        if os.access(place, os.W_OK | os.X_OK):
-            with tempfile.TemporaryDirectory(prefix="kyverno-cli-", dir=place) as directory:
-                yield Path(directory)
-            return
+    directory = _make_directory()
+    try:
+        yield directory
+    except OSError as error:
+        raise ConfigurationError(
+            f"The policies can't be written to {directory} for the kyverno CLI: {error.strerror or error}.",
+            hint=f"{_ROOM_HINT} {SKIP_HINT}",
+        ) from error
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+def _make_directory() -> Path:
+    reasons = []
+    for place in filter(None, (os.environ.get("TMPDIR", ""), *_PLACES)):
+        try:
+            return Path(tempfile.mkdtemp(prefix="kyverno-cli-", dir=place))
+        except OSError as error:
+            reasons.append(f"{place}: {error.strerror or error}")
     raise ConfigurationError(
-        f"No directory is writable for the kyverno CLI; tried were {', '.join(filter(None, places))}.",
-        hint="Mount an emptyDir at /tmp, or set TMPDIR.",
+        "The kyverno CLI needs a writable directory and there is none; no policy was validated and nothing was "
+        "written.",
+        details=reasons,
+        hint=f"{_ROOM_HINT} {SKIP_HINT}",
     )
 
 

@@ -156,6 +156,20 @@ def test_a_name_that_was_not_given_vouches_for_nobody() -> None:
     assert not step.loaded
 
 
+def test_a_reason_without_a_name_is_about_the_policy_that_is_alone() -> None:
+    nameless = Refusal(name="", reason="bad")
+    assert again(account.settle(batch(A, B), reading(2, skipped=(nameless,)))) == [["a"], ["b"]]
+    step = account.settle(batch(A), reading(1, skipped=(nameless,)))
+    assert refused(step.verdict) == ["a"]
+    assert not step.loaded
+
+
+def test_a_list_that_cannot_be_made_out_leaves_a_policy_unjudged() -> None:
+    step = account.settle(batch(A), reading(1, skipped=(Refusal(name="", reason=""),)))
+    assert [identity.name for identity, _ in step.verdict.unjudged] == ["a"]
+    assert not step.loaded
+
+
 def test_policies_that_share_a_refused_name_run_again_apart() -> None:
     same = [policy("same", "Policy", namespace=namespace) for namespace in ("n", "m")]
     skipped = (Refusal(name="same", reason="bad"), Refusal(name="a", reason="bad"))

@@ -4,81 +4,24 @@ from __future__ import annotations
 
 from applier.kyverno_cli import output
 from applier.kyverno_cli.output import Refusal, Result
-
-LOG = "2026-11-24T18:05:22Z -2 github.com/kyverno/kyverno@v1.19.1/cmd/cli/kubectl-kyverno/commands/apply/x.go"
-ERROR = LOG.replace(" -2 ", " ERR ")
-
-
-def skipped(path: str, error: str) -> str:
-    return f'{LOG}:1188 > skipping invalid YAML file error="{error}" logger=kubectl-kyverno path={path} v=3\n'
-
-
-def sentinel(number: int) -> str:
-    return skipped(f"::{number}", f"stat ::{number}: no such file or directory")
-
-
-def dropped(error: str) -> str:
-    return f'{ERROR}:1184 > Non-fatal parsing error for single document error="{error}" logger=kubectl-kyverno\n'
-
-
-UNKNOWN_FIELD = skipped(
-    "p1.yaml",
-    "failed to load file p1.yaml: failed to parse document "
-    "(spec.rulez: Invalid value: value provided for unknown field)",
+from tests.support.kyverno_words import (
+    CLOSING,
+    DIVIDER,
+    MUTATED,
+    NAMESPACED_REPORT,
+    NOT_COMPILED,
+    NOT_COMPILED_ON_ITS_OWN,
+    PANIC,
+    REPORT,
+    SKIPPED,
+    SKIPPED_REASONS,
+    UNKNOWN_FIELD,
+    WRONG_TYPE,
+    dropped,
+    listed,
+    refused,
+    sentinel,
 )
-WRONG_TYPE = dropped(
-    r"failed to validate resource (ClusterPolicy.kyverno.io \"wrongtype\" is invalid: spec.background: "
-    r"Invalid value: \"string\": spec.background in body must be of type boolean: \"string\")"
-)
-CLOSING = "\npass: 0, fail: 1, warn: 0, error: 2, skip: 0 \n"
-DIVIDER = "-" * 70
-SKIPPED = f"""\
-
-Applying 16 policy rule(s) to 1 resource(s)...
-{DIVIDER}
-Policies Skipped:
-1. dup: spec.rules[1].name: Invalid value: {{"name":"r","match":{{"any":[]}}}}: Duplicate rule name: 'r'
-2. undef: policy contains invalid variables: variable substitution failed for rule r: variable foo.bar must
-{DIVIDER}
-policy cl -> resource default/Lease/probe failed:
-1 - cl resource did not match
-{CLOSING}"""
-NOT_COMPILED = """\
-Error: failed to apply policies on resource probe (failed to compile policy bad-vpol ([<nil>: Internal \
-error: validating policy compiler 1.0 error: failed to compile policy, spec.validations[0].expression: Invalid \
-value: "object.metadata.labels.foo ===": ERROR: <input>:1:30: Syntax error: token recognition error at: '='
- | object.metadata.labels.foo ===
- | .............................^
-ERROR: <input>:1:31: Syntax error: mismatched input '<EOF>'
- | object.metadata.labels.foo ===
- | ..............................^]))
-"""
-NOT_COMPILED_ON_ITS_OWN = """\
-Error: failed to compile policy bad-dpol ([<nil>: Internal error: deleting policy compiler 1.18 error: \
-failed to compile policy, spec.conditions[0].expression: Invalid value: "1 + 'a'": ERROR: <input>:1:3: found no \
-matching overload for '_+_' applied to '(int, string)'
- | 1 + 'a'
- | ..^])
-"""
-PANIC = """\
-panic: runtime error: invalid memory address or nil pointer dereference
-[signal SIGSEGV: segmentation violation code=0x1 addr=0x50 pc=0x40d2e64]
-
-goroutine 1 [running]:
-github.com/kyverno/kyverno/pkg/validation/policy.Validate({0xc92d020, 0x1802fdc31d48}, {0x0, 0x0})
-"""
-REPORT = (
-    '{"kind":"ClusterReport","apiVersion":"openreports.io/v1alpha1","metadata":{"name":"merged"},"source":"",'
-    '"summary":{"pass":0,"fail":0,"warn":0,"error":1,"skip":0},"results":[{"source":"ValidatingAdmissionPolicy",'
-    '"policy":"p0","rule":"p0","result":"error","message":"compilation error: compilation failed: ERROR: '
-    "\\u003cinput\\u003e:1:30: Syntax error: token recognition error at: '='\\n | object ===\"}]}\n"
-)
-NAMESPACED_REPORT = (
-    '---\n{"kind":"PolicyReport","apiVersion":"openreports.io/v1alpha1","metadata":{"name":"p1","namespace":'
-    '"team-a"},"source":"","results":[{"source":"KyvernoImageValidatingPolicy","policy":"team-a/p1",'
-    '"rule":"p1","result":"pass","message":"success"}]}\n'
-)
-MUTATED = "\npolicy p2 applied to default/Pod/probe:\nkind: Pod\n---\n\n\nMutation:\nMutation has been applied."
 
 
 def test_a_complaint_belongs_to_the_file_before_the_next_sentinel() -> None:
@@ -113,7 +56,7 @@ def test_deprecated_kinds_are_named_when_they_are_loaded() -> None:
 
 
 def test_what_kyverno_skips_has_a_name_and_a_reason() -> None:
-    reading = output.read(SKIPPED, "")
+    reading = output.read(SKIPPED, refused(*SKIPPED_REASONS))
     assert [refusal.name for refusal in reading.skipped] == ["dup", "undef"]
     assert reading.skipped[0].reason.endswith("Duplicate rule name: 'r'")
     assert reading.rules == 16
@@ -121,11 +64,39 @@ def test_what_kyverno_skips_has_a_name_and_a_reason() -> None:
 
 
 def test_invalid_policies_are_listed_apart_and_a_reason_may_have_many_lines() -> None:
-    entries = "1. each: variable 'element.name'\n3. is no entry\n2. bare"
-    assert output.read(f"{DIVIDER}\nInvalid Policies:\n{entries}\n{DIVIDER}\n", "").skipped == (
+    reasons = ("variable 'element.name'\n3. is no entry", "bad")
+    lists = f"{listed('Policies Skipped', '1. bare: bad')}{listed('Invalid Policies', f'1. each: {reasons[0]}')}"
+    assert output.read(lists, refused(*reasons)).skipped == (
+        Refusal(name="bare", reason="bad"),
         Refusal(name="each", reason="variable 'element.name'\n3. is no entry"),
-        Refusal(name="bare", reason="refused without a reason"),
     )
+
+
+def test_a_reason_that_ends_the_list_hides_nobody() -> None:
+    reasons = (f"not found: y\n{DIVIDER}\nz", "bad")
+    lists = listed("Policies Skipped", f"1. a: {reasons[0]}", f"2. b: {reasons[1]}")
+    assert [refusal.name for refusal in output.read(lists, refused(*reasons)).skipped] == ["a", "b"]
+
+
+def test_names_that_may_be_a_policys_own_words_count_for_nothing() -> None:
+    lists = listed("Policies Skipped", "1. a: bad") + listed("Policies Skipped", "1. b: bad")
+    assert output.read(lists, refused("bad")).skipped == (Refusal(name="", reason="bad"),)
+    assert output.read(listed("Policies Skipped", "1. a: bad"), "").skipped == (Refusal(name="", reason=""),)
+    assert output.read("", refused("bad")).skipped == (Refusal(name="", reason="bad"),)
+
+
+def test_a_name_in_a_policys_own_words_is_not_announced() -> None:
+    text = "Warning: p1.yaml: kyverno.io/v1 ClusterPolicy is deprecated\n"
+    assert output.read(
+        f"{text}\nApplying 2 policy rule(s) to 1 resource(s)...\n{text.replace('1', '2')}", ""
+    ).announced == {1}
+
+
+def test_a_sentinel_in_a_policys_own_words_ends_nothing() -> None:
+    error = r"spec.> skipping invalid YAML file error=\"stat ::3: x\" path=::3 v=3: unknown field"
+    reading = output.read("", dropped(error) + sentinel(0))
+    assert reading.visited == {0}
+    assert set(reading.dropped) == {0}
 
 
 def test_a_failing_evaluation_is_no_refusal() -> None:
@@ -212,7 +183,7 @@ def test_kinds_that_the_cli_does_not_know() -> None:
 
 
 def test_a_reason_loses_its_wrapping_and_whole_rules() -> None:
-    reading = output.read(SKIPPED, UNKNOWN_FIELD + sentinel(1) + WRONG_TYPE + sentinel(3))
+    reading = output.read(SKIPPED, UNKNOWN_FIELD + sentinel(1) + WRONG_TYPE + sentinel(3) + refused(*SKIPPED_REASONS))
     assert output.explain(reading.dropped[1]) == (
         ("spec", "rulez"),
         "Invalid value: value provided for unknown field",

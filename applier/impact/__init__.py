@@ -1,0 +1,1 @@
+"""What the changes of a plan would newly block, report or let through of what runs already."""
