@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from applier.change import Action, Change
-from applier.order import ordered
+from applier.transaction.order import steps
 from renderer.manifest.jsontypes import JsonObject
 from tests.support.policies import (
     admission_binding,
     admission_policy,
     cluster_policy,
+    context,
     exception,
     identity_of,
     live_object,
@@ -25,23 +26,29 @@ def test_exceptions_come_first_and_go_last_and_a_policy_stands_before_its_bindin
     enforcing["spec"]["validationFailureAction"] = "Enforce"
     changes = [
         change(exception("old"), Action.DELETE),
+        change(context("old"), Action.DELETE),
         change(admission_policy("old"), Action.DELETE),
         change(admission_binding("old"), Action.DELETE),
         change(cluster_policy("loosened"), Action.UPDATE, live_object({**enforcing, "metadata": {"name": "loosened"}})),
         change(enforcing, Action.UPDATE, live_object(cluster_policy("tightened"))),
+        change(cluster_policy("reworded", message="Other."), Action.ADOPT, live_object(cluster_policy("reworded"))),
         change(admission_binding("new"), Action.CREATE),
+        change(validating_policy("new"), Action.CREATE),
         change(admission_policy("new"), Action.CREATE),
+        change(context("new"), Action.CREATE),
         change(validating_policy("same"), Action.UNCHANGED),
         change(exception("new"), Action.CREATE),
     ]
-    assert [f"{entry.action.value} {entry.identity}" for entry in ordered(changes)] == [
-        "create PolicyException.policies.kyverno.io/default/new",
-        "create ValidatingAdmissionPolicy/new",
-        "create ValidatingAdmissionPolicyBinding/new",
-        "update ClusterPolicy/tightened",
-        "update ClusterPolicy/loosened",
-        "delete ValidatingAdmissionPolicyBinding/old",
-        "delete ValidatingAdmissionPolicy/old",
-        "delete PolicyException.policies.kyverno.io/default/old",
+    assert [[f"{entry.action.value} {entry.identity}" for entry in step] for step in steps(changes)] == [
+        ["create PolicyException.policies.kyverno.io/default/new"],
+        ["create GlobalContextEntry/new"],
+        ["create ValidatingAdmissionPolicy/new", "create ValidatingPolicy/new"],
+        ["create ValidatingAdmissionPolicyBinding/new"],
+        ["update ClusterPolicy/tightened"],
+        ["update ClusterPolicy/loosened", "adopt ClusterPolicy/reworded"],
+        ["delete ValidatingAdmissionPolicyBinding/old"],
+        ["delete ValidatingAdmissionPolicy/old"],
+        ["delete GlobalContextEntry/old"],
+        ["delete PolicyException.policies.kyverno.io/default/old"],
     ]
-    assert ordered(reversed(changes)) == ordered(changes)
+    assert steps(reversed(changes)) == steps(changes)

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from pytest_mock import MockerFixture
 
 from applier import pipeline
-from applier.change import Change
-from applier.guards import Allowed
+from applier.change import Action, Change
+from applier.guards.refusals import Allowed
 from applier.stop import Stop
-from applier.transaction import Outcome, execute
-from applier.undo import restored
-from renderer.errors import ExitCode, NotPermitted
+from applier.transaction.execution import Outcome, execute
+from applier.transaction.rollback import roll_back
+from applier.transaction.undo import Written, restored, undo
+from applier.transaction.writes import WriteSettings
+from renderer.errors import ExitCode, Failure, NotPermitted, RemoteError
 from renderer.manifest.identity import Identity
 from renderer.manifest.jsontypes import JsonObject
+from renderer.manifest.normalize import content
 from tests.support.policies import (
     admission_binding,
     admission_policy,
@@ -43,6 +47,8 @@ AFTER = (
     admission_policy("new"),
 )
 CHANGES = 6
+#: One at a time, so that a write's number says which it is; and no waiting for a server that does not exist.
+SETTINGS = WriteSettings(concurrency=1, grace=0, delete_timeout=0.2, unsettled=0)
 
 
 def cluster_before() -> SimulatedCluster:
@@ -57,7 +63,7 @@ def planned(cluster: SimulatedCluster, *bodies: JsonObject) -> tuple[Change, ...
 
 
 def run(cluster: SimulatedCluster, changes: tuple[Change, ...], stop: Stop | None = None) -> Outcome:
-    return execute(cluster, changes, stop or Stop(), delete_timeout=0.2)
+    return execute(cluster, changes, stop or Stop(), settings=SETTINGS)
 
 
 def test_all_changes_are_made() -> None:
@@ -114,6 +120,62 @@ def test_stopping_in_the_middle_undoes_what_was_written(number: int) -> None:
     outcome = run(cluster, changes, stop)
     assert outcome.code is ExitCode.TERMINATED
     assert cluster.contents() == before
+
+
+def replacing(cluster: SimulatedCluster) -> tuple[Change, ...]:
+    """The same plan, but the changed policy can't be changed in place; its writes are number 4 and 5."""
+    return tuple(
+        replace(change, action=Action.REPLACE, patch=()) if change.action is Action.UPDATE else change
+        for change in planned(cluster, *AFTER)
+    )
+
+
+def test_what_is_replaced_is_another_object_with_the_wanted_content() -> None:
+    cluster = cluster_before()
+    changed = identity_of(BEFORE[0])
+    uid = cluster.objects[changed]["metadata"]["uid"]
+    outcome = run(cluster, replacing(cluster))
+    assert outcome.success
+    assert outcome.updated == (changed,)
+    assert cluster.objects[changed]["metadata"]["uid"] != uid
+    assert cluster.objects[changed]["spec"]["rules"][0]["validate"]["message"] == "Other."
+    assert cluster.writes == CHANGES + 1
+
+
+@pytest.mark.parametrize("fault", [Fault.REFUSED, Fault.LOST_BEFORE])
+@pytest.mark.parametrize("number", range(1, CHANGES + 2))
+def test_each_half_of_a_replacement_is_undone(number: int, fault: Fault) -> None:
+    cluster = cluster_before()
+    before = cluster.contents()
+    changes = replacing(cluster)
+    cluster.faults[number] = fault
+    assert run(cluster, changes).code is ExitCode.ROLLED_BACK
+    assert cluster.contents() == before
+
+
+@pytest.mark.parametrize("number", range(1, CHANGES + 2))
+def test_a_lost_answer_of_either_half_is_resolved_by_looking(number: int) -> None:
+    cluster = cluster_before()
+    changes = replacing(cluster)
+    cluster.faults[number] = Fault.LOST_AFTER
+    assert run(cluster, changes).success
+    assert cluster.writes == CHANGES + 1
+
+
+def test_what_somebody_else_creates_between_the_halves_stands() -> None:
+    cluster = cluster_before()
+    changes = replacing(cluster)
+    changed = identity_of(BEFORE[0])
+
+    def create_first(write: int) -> None:
+        if write == 5:
+            cluster.objects[changed] = live_object(cluster_policy("changed", message="Theirs."))
+
+    cluster.before_write = create_first
+    outcome = run(cluster, changes)
+    assert outcome.code is ExitCode.ROLLBACK_INCOMPLETE
+    assert [identity for identity, _ in outcome.left_alone] == [changed]
+    assert cluster.objects[changed]["spec"]["rules"][0]["validate"]["message"] == "Theirs."
 
 
 def test_a_status_write_in_between_does_not_disturb() -> None:
@@ -271,9 +333,53 @@ def test_a_deletion_that_hangs_is_never_told_as_taken_back() -> None:
             real_delete(identity, **options)
 
     cluster.delete = delete  # type: ignore[method-assign] # a finalizer, and a signal while it is waited for
-    outcome = execute(cluster, changes, stop, delete_timeout=3600)
+    outcome = execute(cluster, changes, stop, settings=replace(SETTINGS, delete_timeout=3600))
     assert outcome.code is ExitCode.ROLLBACK_INCOMPLETE
     assert [identity for identity, _ in outcome.not_undone] == [held]
+
+
+@pytest.mark.parametrize("action", [Action.CREATE, Action.UPDATE, Action.DELETE])
+def test_no_undo_is_sent_when_the_time_ran_out_while_it_looked(action: Action) -> None:
+    body = cluster_policy("one")
+    cluster = SimulatedCluster(live(*([] if action is Action.DELETE else [live_object(body)])).objects)
+    before = None if action is Action.CREATE else live_object(cluster_policy("one", message="Before."))
+    if before is not None and action is Action.UPDATE:
+        before["metadata"] = cluster.objects[identity_of(body)]["metadata"]
+    after = None if action is Action.DELETE else content(live_object(body), identity_of(body).kind)
+    entry = Written(change=Change(identity=identity_of(body), action=action, before=before, after=after))
+    held = cluster.contents()
+    looked: list[object] = []
+    real_read = cluster.read
+
+    def slow(identity: Identity) -> JsonObject | None:
+        looked.append(identity)
+        return real_read(identity)
+
+    cluster.read = slow  # type: ignore[method-assign]
+    with pytest.raises(Failure, match="had to stop"):
+        undo(cluster, entry, delete_timeout=0.2, stopped=lambda: bool(looked))
+    assert cluster.contents() == held
+
+
+def test_a_server_that_is_away_is_not_asked_again_for_each_write_that_stands() -> None:
+    cluster = SimulatedCluster()
+    bodies = [cluster_policy(f"p{number}") for number in range(5)]
+    changes = pipeline.prepare(cluster, desired(*bodies), allowed=Allowed()).plan.effective
+    outcome = execute(cluster, changes, Stop(), settings=SETTINGS)
+    assert outcome.success
+    asked: list[Identity] = []
+
+    def away(identity: Identity) -> JsonObject | None:
+        asked.append(identity)
+        raise RemoteError("away")
+
+    cluster.read = away  # type: ignore[method-assign]
+    stop = Stop()
+    stop.work_until(0.0)  # the Lease is over, so that nothing is tried
+    back = roll_back(cluster, [[Written(change=change) for change in changes]], stop, SETTINGS)
+    assert len(back.not_undone) == len(bodies)
+    assert all(why.startswith("What is there now is not known. The Lease") for _, why in back.not_undone)
+    assert len(asked) == 1
 
 
 def test_taking_back_a_step_touches_nothing_else() -> None:
