@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 from urllib.parse import SplitResult, quote, urlsplit
@@ -12,12 +12,21 @@ from urllib.parse import SplitResult, quote, urlsplit
 from renderer.errors import ConfigurationError
 
 DEFAULT_HOST: Final = "https://insights.fairwinds.com"
+#: The variable that holds the token; no program that we start gets it.
+TOKEN_VARIABLE: Final = "FAIRWINDS_TOKEN"  # noqa: S105 - the variable's name
 
-# How an error names each setting: the variable and the flag that set it.
-_HOST: Final = "FAIRWINDS_INSIGHTS_HOST (--host)"
-_ORGANIZATION: Final = "FAIRWINDS_ORG (--organization)"
-_CLUSTER: Final = "FAIRWINDS_CLUSTER (--cluster)"
-_TOKEN: Final = "FAIRWINDS_TOKEN (--token-file)"  # noqa: S105 - the setting's name, not a token
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SettingNames:
+    """How an error names each setting: the variable and the flag that set it."""
+
+    host: str = "FAIRWINDS_INSIGHTS_HOST (--host)"
+    organization: str = "FAIRWINDS_ORG (--organization)"
+    cluster: str = "FAIRWINDS_CLUSTER (--cluster)"
+    token: str = "FAIRWINDS_TOKEN (--token-file)"  # noqa: S105 - the setting's name, not a token
+
+
+USUAL_NAMES: Final = SettingNames()
 
 _HOST_ACCEPTED: Final = f"a URL such as {DEFAULT_HOST}"
 _TOKEN_ACCEPTED: Final = "printable ASCII characters without spaces, as Insights shows the token"  # noqa: S105 - words
@@ -35,7 +44,7 @@ class Token:
         self._text = text
 
     @classmethod
-    def of(cls, text: str, *, source: str = _TOKEN) -> Token:
+    def of(cls, text: str, *, source: str = USUAL_NAMES.token) -> Token:
         """Check a token that `source` gave; one newline at its end is dropped. Raises ConfigurationError."""
         token = text.removesuffix("\n").removesuffix("\r")
         if not token:
@@ -70,11 +79,12 @@ class Token:
 class Account:
     """Where Insights is and the token for it, the same for many clusters; made by `account`, which checks both.
 
-    `host` is a base URL without a slash at its end.
+    `host` is a base URL without a slash at its end. `names` are for messages.
     """
 
     host: str
     token: Token
+    names: SettingNames = field(default=USUAL_NAMES, compare=False, repr=False)
 
     @property
     def is_loopback(self) -> bool:
@@ -86,22 +96,32 @@ class Account:
         return InsightsConfig(
             host=self.host,
             token=self.token,
-            organization=_name(organization, _ORGANIZATION),
-            cluster=_name(cluster, _CLUSTER),
+            names=self.names,
+            organization=_name(organization, self.names.organization),
+            cluster=_name(cluster, self.names.cluster),
         )
 
 
-def account(*, host: str | None = None, token: Token | str | None, insecure_http: bool = False) -> Account:
+def account(
+    *,
+    host: str | None = None,
+    token: Token | str | None,
+    insecure_http: bool = False,
+    names: SettingNames = USUAL_NAMES,
+) -> Account:
     """Check what flags, environment and file gave; None or "" means not set.
 
     Without a host it is Insights' own. Plain http is refused but for loopback, unless `insecure_http`. Raises
     ConfigurationError that names the variable, the flag, the value (never the token) and what is accepted.
     """
     if token is None:
-        raise ConfigurationError(f"{_TOKEN} is not set.", hint="Set the variable, or name a file with --token-file.")
+        raise ConfigurationError(
+            f"{names.token} is not set.", hint="Set the variable, or name a file with --token-file."
+        )
     return Account(
-        host=_host(host or DEFAULT_HOST, insecure_http=insecure_http),
-        token=token if isinstance(token, Token) else Token.of(token),
+        host=_host(host or DEFAULT_HOST, names.host, insecure_http=insecure_http),
+        token=token if isinstance(token, Token) else Token.of(token, source=names.token),
+        names=names,
     )
 
 
@@ -157,11 +177,11 @@ def read_token(path: Path) -> Token:
     return Token.of(data.decode("ascii", errors="replace"), source=source)
 
 
-def _host(value: str, *, insecure_http: bool) -> str:
+def _host(value: str, setting: str, *, insecure_http: bool) -> str:
     shown = _shown_url(value)
 
     def wrong(what: str) -> ConfigurationError:
-        return ConfigurationError(f"{_HOST}: {shown} {what}; it takes {_HOST_ACCEPTED}.")
+        return ConfigurationError(f"{setting}: {shown} {what}; it takes {_HOST_ACCEPTED}.")
 
     if not value.isprintable() or " " in value or "\\" in value:
         raise wrong("holds a space, a backslash or a control character")
@@ -175,7 +195,7 @@ def _host(value: str, *, insecure_http: bool) -> str:
         raise wrong(problem or "has port 0")
     if parts.scheme == "http" and not insecure_http and not _is_loopback(parts.hostname or ""):
         raise ConfigurationError(
-            f"{_HOST}: {shown} would send the token unencrypted; it takes {_HOST_ACCEPTED}.",
+            f"{setting}: {shown} would send the token unencrypted; it takes {_HOST_ACCEPTED}.",
             hint="Plain http is for this machine only; --insecure-http allows it anywhere.",
         )
     return value.rstrip("/")

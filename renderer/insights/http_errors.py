@@ -13,6 +13,7 @@ from requests import exceptions as request_errors
 
 from renderer.errors import ConfigurationError, Failure, RemoteError
 from renderer.http import PassingError
+from renderer.insights.config import USUAL_NAMES
 
 _TLS_HINT: Final = "If a proxy or an own authority signs here, name its certificate in SSL_CERT_FILE."
 _PROXY_HINT: Final = "Look at HTTPS_PROXY, HTTP_PROXY and NO_PROXY."
@@ -20,6 +21,8 @@ _PROXY_HINT: Final = "Look at HTTPS_PROXY, HTTP_PROXY and NO_PROXY."
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Meaning:
+    """What it means; in `hint`, {host} stands for the setting of the address."""
+
     text: str
     passing: bool = False
     configuration: bool = False
@@ -36,7 +39,7 @@ _BAD_PROXY: Final = _Meaning(text="the proxy's address can't be used", configura
 _BAD_URL: Final = _Meaning(
     text="the address can't be used",
     configuration=True,
-    hint="Check FAIRWINDS_INSIGHTS_HOST (--host), HTTPS_PROXY and HTTP_PROXY.",
+    hint="Check {host}, HTTPS_PROXY and HTTP_PROXY.",
 )
 _UNEXPECTED: Final = _Meaning(text="the request failed")
 
@@ -109,17 +112,17 @@ LIBRARY_ERRORS: Final = (
 )
 
 
-def failure_of(error: Exception, *, failed: str, ca_variable: str) -> Failure:
+def failure_of(error: Exception, *, failed: str, ca_variable: str, host_setting: str = USUAL_NAMES.host) -> Failure:
     """Turn what a library raised into our error; none of its text is used, since it may hold anything.
 
     `failed` begins the message: what could not be done. `ca_variable` names the variable that says which
-    certificates are trusted, or is "".
+    certificates are trusted, or is ""; `host_setting` what sets the address.
     """
     chain = list(_chain(error))
     meaning = _meaning(error, chain)
     reason = _reason(chain)
     message = f"{failed}: {meaning.text}{f' ({reason})' if reason else ''}."
-    hint = meaning.hint
+    hint = meaning.hint.replace("{host}", host_setting)
     if meaning is _TLS and ca_variable:
         hint = f"Only the certificates that {ca_variable} names are trusted; check that file."
     if meaning.configuration:
@@ -133,7 +136,7 @@ def _meaning(error: Exception, chain: list[BaseException]) -> _Meaning:
     if nearest is _TLS and any(isinstance(cause, (ssl.SSLEOFError, ssl.SSLZeroReturnError)) for cause in chain):
         return _BROKEN
     if nearest is _UNREACHABLE and _unknown_host(chain):
-        return _Meaning(text="no such host", hint="Check FAIRWINDS_INSIGHTS_HOST (--host).")
+        return _Meaning(text="no such host", hint="Check {host}.")
     return nearest
 
 

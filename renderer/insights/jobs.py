@@ -3,50 +3,26 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, Final
 
 from renderer.errors import RemoteError
+from renderer.on_demand import Claim, ClaimedJob, JobStatus, UnreadableJob
+
+#: A report type is the name of a CronJob, which is shorter.
+_TYPE_MAX: Final = 63
 
 if TYPE_CHECKING:
     from renderer.insights.config import InsightsConfig
     from renderer.insights.transport import Transport
     from renderer.manifest.jsontypes import Json
 
-JobStatus: TypeAlias = Literal["running", "completed", "failed"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ClaimedJob:
-    """A job that is ours now; `options` become environment variables."""
-
-    id: int
-    report_type: str
-    options: Mapping[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class UnreadableJob:
-    """A claimed job that makes no sense; it is ours all the same, so it must be reported as failed."""
-
-    id: int
-    problem: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Claim:
-    """Everything that one claim brought. What is in neither list was not claimed."""
-
-    jobs: tuple[ClaimedJob, ...] = ()
-    unreadable: tuple[UnreadableJob, ...] = ()
-
 
 def claim_jobs(transport: Transport, config: InsightsConfig, limit: int) -> Claim:
     """Claim up to `limit` jobs (at least 1). Never sent twice: what a lost answer held would be lost too.
 
-    One unreadable job does not take the others down: it is given beside them, as long as it has an id to
-    report it by. Raises RemoteError for an answer that is no list of jobs, and what Transport.send raises.
+    One unreadable job does not take the others down: it is given beside them, and one that has no id to report
+    it by at least as a problem. Raises RemoteError for an answer that is no list of jobs, and what Transport.send
+    raises.
     """
     from renderer.insights.transport import Call
 
@@ -70,14 +46,17 @@ def claim_jobs(transport: Transport, config: InsightsConfig, limit: int) -> Clai
     except ValueError as error:
         raise RemoteError(
             f"Could not {purpose}: the answer is no list of jobs ({error}).",
-            hint="Check FAIRWINDS_INSIGHTS_HOST (--host), and whether a proxy answers for it.",
+            hint=f"Check {config.names.host}, and whether a proxy answers for it.",
         ) from error
 
 
-def report_job(transport: Transport, config: InsightsConfig, job_id: int, status: JobStatus) -> None:
+def report_job(
+    transport: Transport, config: InsightsConfig, job_id: int, status: JobStatus, *, seconds: float | None = None
+) -> None:
     """Report a claimed job's status; sent again if need be, since the last report counts.
 
-    Raises what Transport.send raises.
+    `seconds` is how long it may take in all, where that is less than the transport's own limit. Raises what
+    Transport.send raises.
     """
     from renderer.insights.transport import Call
 
@@ -89,7 +68,8 @@ def report_job(transport: Transport, config: InsightsConfig, job_id: int, status
             purpose=f"report on-demand job {job_id} as {status}",
             missing=f"job {job_id} for {config.subject}",
             repeatable=True,
-        )
+        ),
+        seconds=seconds,
     )
 
 
@@ -107,8 +87,17 @@ def parse_claim(body: bytes) -> Claim:
         return Claim()
     if not isinstance(entries, list):
         raise ValueError(f"it is {_kind(entries)}, not a list")
-    parsed = [_parse_job(entry, place=f"item {index}") for index, entry in enumerate(entries, start=1)]
+    parsed: list[ClaimedJob | UnreadableJob] = []
+    nameless: list[str] = []
+    for index, entry in enumerate(entries, start=1):
+        try:
+            parsed.append(_parse_job(entry, place=f"item {index}"))
+        except ValueError as error:
+            nameless.append(str(error))
+    if nameless and not parsed:
+        raise ValueError(nameless[0])
     return Claim(
+        nameless=tuple(nameless),
         jobs=tuple(job for job in parsed if isinstance(job, ClaimedJob)),
         unreadable=tuple(job for job in parsed if isinstance(job, UnreadableJob)),
     )
@@ -123,6 +112,8 @@ def _parse_job(entry: Json, *, place: str) -> ClaimedJob | UnreadableJob:
     report_type = entry.get("reportType")
     if not isinstance(report_type, str) or not report_type:
         return UnreadableJob(id=job_id, problem=f"reportType is {_kind(report_type)}, not a name")
+    if len(report_type) > _TYPE_MAX or not _is_text(report_type):
+        return UnreadableJob(id=job_id, problem=f"reportType is {_shown(report_type)}, which can't be a name")
     options = entry.get("options")
     if options is None:
         options = {}
@@ -130,8 +121,21 @@ def _parse_job(entry: Json, *, place: str) -> ClaimedJob | UnreadableJob:
         return UnreadableJob(id=job_id, problem=f"options is {_kind(options)}, not an object")
     for name, value in options.items():
         if not isinstance(value, str):
-            return UnreadableJob(id=job_id, problem=f"options.{name} is {_kind(value)}, not a string")
+            return UnreadableJob(id=job_id, problem=f"options.{_shown(name)} is {_kind(value)}, not a string")
+        if not _is_text(name) or not _is_text(value):
+            return UnreadableJob(id=job_id, problem=f"options.{_shown(name)} has half a character (a lone surrogate)")
     return ClaimedJob(id=job_id, report_type=report_type, options=options)
+
+
+def _is_text(value: str) -> bool:
+    """Whether it can be written as UTF-8: JSON may hold a half of a pair of surrogates."""
+    return not any("\ud800" <= character <= "\udfff" for character in value)
+
+
+def _shown(name: str) -> str:
+    """A name as far as it is fit for a message."""
+    short = name if len(name) <= _TYPE_MAX else f"{name[:_TYPE_MAX]}…"
+    return short if short.isprintable() else ascii(short)
 
 
 def _kind(value: Json) -> str:

@@ -6,6 +6,7 @@ says what the libraries' exceptions mean.
 
 from __future__ import annotations
 
+import math
 import os
 import random
 import time
@@ -104,6 +105,7 @@ class Transport:
         certificates that are not there.
         """
         self._limits = limits or Limits()
+        self._names = account.names
         self._secret = account.token.reveal()
         self._clock = clock
         self._jitter = jitter
@@ -130,21 +132,22 @@ class Transport:
         """Close the connections that are kept for the next call."""
         self._session.close()
 
-    def send(self, call: Call) -> Answer:
-        """Make the call and give its whole answer.
+    def send(self, call: Call, *, seconds: float | None = None) -> Answer:
+        """Make the call and give its whole answer; `seconds`, where there are fewer, take the place of `call_seconds`.
 
         A repeatable call is sent up to `attempts` times within `call_seconds`, with jittered backoff or after
         what Retry-After asks, on 429, 5xx, resets, stalls and answers that end early. Redirects are not
         followed, and a page for people is no answer. Raises NotPermitted (401, 403), ConfigurationError (404,
         settings that can't work) and RemoteError (all else).
         """
-        end = self._clock() + self._limits.call_seconds
+        call_seconds = min(self._limits.call_seconds, math.inf if seconds is None else seconds)
+        end = self._clock() + call_seconds
         if not call.repeatable:
             return self._attempt(call, end)
         attempts = stamina.retry_context(
             on=lambda error: self._wait_seconds(error, end),
             attempts=self._limits.attempts,
-            timeout=self._limits.call_seconds,
+            timeout=call_seconds,
             wait_initial=self._limits.backoff_seconds,
             wait_max=self._limits.backoff_max_seconds,
             wait_jitter=self._limits.jitter_seconds,
@@ -176,7 +179,9 @@ class Transport:
             return self._exchange(call, end)
         except LIBRARY_ERRORS as error:
             failed = f"Could not {call.purpose} ({_host_of(call)})"
-            raise failure_of(error, failed=failed, ca_variable=self._ca_variable) from error
+            raise failure_of(
+                error, failed=failed, ca_variable=self._ca_variable, host_setting=self._names.host
+            ) from error
 
     def _exchange(self, call: Call, end: float) -> Answer:
         """Send one request, judge its head, read its body."""
@@ -201,7 +206,7 @@ class Transport:
                 raise RemoteError(
                     f"Could not {call.purpose}: {_host_of(call)} answered with an HTML page, so a proxy or "
                     "a login page speaks for it.",
-                    hint="Check FAIRWINDS_INSIGHTS_HOST (--host) and HTTPS_PROXY; does this network ask for a login?",
+                    hint=f"Check {self._names.host} and HTTPS_PROXY; does this network ask for a login?",
                 )
             return Answer(status=response.status_code, body=body)
 
@@ -213,20 +218,19 @@ class Transport:
         if status in {401, 403}:
             return NotPermitted(
                 f"{failed}, so it does not accept the token{said}.",
-                hint="Check FAIRWINDS_TOKEN (--token-file), and that the token is this organization's.",
+                hint=f"Check {self._names.token}, and that the token is this organization's.",
             )
         if status == 404:
             return ConfigurationError(
                 f"{failed}: it knows no {call.missing}{said}.",
-                hint="Check FAIRWINDS_ORG (--organization), FAIRWINDS_CLUSTER (--cluster) and "
-                "FAIRWINDS_INSIGHTS_HOST (--host).",
+                hint=f"Check {self._names.organization}, {self._names.cluster} and {self._names.host}.",
             )
         if 300 <= status < 400:
             target = _place(response.headers.get("Location", ""))
             return RemoteError(
                 f"{failed}, a redirect to {self._clean(target) or 'nowhere'}, which is not followed "
                 "since it would take the token along.",
-                hint="Check FAIRWINDS_INSIGHTS_HOST (--host), and whether a login page stands in between.",
+                hint=f"Check {self._names.host}, and whether a login page stands in between.",
             )
         if status == 429 or status >= 500:
             wait = retry_after_seconds(response.headers.get("Retry-After", ""), now=datetime.now(UTC))

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from renderer.errors import ConfigurationError, RemoteError
-from renderer.insights.jobs import Claim, ClaimedJob, UnreadableJob, claim_jobs, parse_claim, report_job
+from renderer.insights.jobs import claim_jobs, parse_claim, report_job
 from renderer.insights.transport import Transport
+from renderer.on_demand import Claim, ClaimedJob, UnreadableJob
 from tests.support.insights import Fault, InsightsStandIn
 from tests.unit.insights.rawserver import saying
 
@@ -87,12 +88,27 @@ def test_more_fields_do_no_harm() -> None:
         ({"options": {"depth": 3}}, "options.depth is a number, not a string"),
         ({"options": {"all": True}}, "options.all is a boolean, not a string"),
         ({"options": {"none": None}}, "options.none is missing or null, not a string"),
+        ({"options": {"a\ud800": 1}}, r"options.'a\ud800' is a number, not a string"),
+        ({"options": {"a\ud800": "b"}}, r"options.'a\ud800' has half a character (a lone surrogate)"),
+        ({"options": {"a": "\udfff"}}, "options.a has half a character (a lone surrogate)"),
+        ({"reportType": "\ud800"}, r"reportType is '\ud800', which can't be a name"),
+        ({"reportType": "x" * 64}, f"reportType is {'x' * 63}…, which can't be a name"),
     ],
 )
 def test_an_unreadable_job_stands_beside_the_others(fields: dict[str, Any], problem: str) -> None:
     entries = [{"id": 1, "reportType": "x", "options": None} | fields, {"id": 2, "reportType": "y"}]
     assert parse_claim(json.dumps(entries).encode()) == Claim(
         jobs=(ClaimedJob(id=2, report_type="y"),), unreadable=(UnreadableJob(id=1, problem=problem),)
+    )
+
+
+def test_a_job_without_an_id_takes_no_other_down() -> None:
+    entries = [{"id": 1, "reportType": "x"}, {"reportType": "hidden"}, None, {"id": 2, "reportType": "y"}]
+    claim = parse_claim(json.dumps(entries).encode())
+    assert [job.id for job in claim.jobs] == [1, 2]
+    assert claim.nameless == (
+        "item 2: id is missing or null, not a number that counts jobs",
+        "item 3 is missing or null, not an object",
     )
 
 
@@ -107,10 +123,8 @@ def test_an_unreadable_job_stands_beside_the_others(fields: dict[str, Any], prob
         (b"3", "it is a number, not a list"),
         (b'"hidden"', "it is a string, not a list"),
         (b"[3]", "item 1 is a number, not an object"),
-        (
-            b'[{"id": 1, "reportType": "x"}, {"reportType": "x"}]',
-            "item 2: id is missing or null, not a number",
-        ),
+        (b'[{"id": null, "reportType": null, "options": null}]', "item 1: id is missing or null, not a number"),
+        (b"[null]", "item 1 is missing or null, not an object"),
         (b'[{"id": "hidden", "reportType": "x"}]', "item 1: id is a string, not a number"),
         (b'[{"id": true, "reportType": "x"}]', "item 1: id is a boolean, not a number"),
         (b'[{"id": 1.5, "reportType": "x"}]', "item 1: id is a number, not a number that counts"),

@@ -35,6 +35,7 @@ PASSING = [
     Fault.TOO_MANY_REQUESTS,
     Fault.SERVER_ERROR,
     Fault.RESET,
+    Fault.LOST_ANSWER,
     Fault.STALL,
     Fault.STALL_IN_BODY,
     Fault.TRUNCATED,
