@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 
 from applier.change import Action, Plan
-from applier.transaction import Outcome
+from applier.transaction.execution import Outcome
 from renderer.durations import format_duration
 from renderer.errors import Failure
 from renderer.manifest.identity import Identity
@@ -22,18 +23,24 @@ def of_outcome(outcome: Outcome, *, seconds: float) -> JsonObject:
         "failed": tuple(identity for identity, _ in outcome.failed),
     }
     line = _line(lists, success=outcome.success, seconds=seconds)
-    return line if outcome.success else {**line, "error": outcome.reason}
+    return line if outcome.success else {**line, "error": f"{outcome.reason}\n{outcome.hint}".strip()}
 
 
-def of_dry_run(plan: Plan, *, seconds: float) -> JsonObject:
-    """The line after a dry run: what would have been done."""
+def of_dry_run(plan: Plan, *, failed: Mapping[Identity, str] = MappingProxyType({}), seconds: float) -> JsonObject:
+    """The line after a dry run: what would have been done, and what would have failed, with why."""
+
+    def of(*actions: Action) -> tuple[Identity, ...]:
+        return tuple(change.identity for change in plan.of(*actions) if change.identity not in failed)
+
     lists = {
-        "applied": _of(plan, Action.CREATE, Action.ADOPT),
-        "updated": _of(plan, Action.UPDATE),
-        "removed": _of(plan, Action.DELETE),
-        "failed": (),
+        "applied": of(Action.CREATE, Action.ADOPT),
+        "updated": of(Action.UPDATE, Action.REPLACE),
+        "removed": of(Action.DELETE),
+        "failed": tuple(failed),
     }
-    line = _line(lists, success=True, seconds=seconds)
+    line = _line(lists, success=not failed, seconds=seconds)
+    if failed:
+        line["error"] = "\n".join(f"{identity}: {why}" for identity, why in sorted(failed.items()))
     line["summary"] = "Dry run, nothing was written: " + line["summary"]
     return {**line, "dryRun": True}
 
@@ -44,8 +51,9 @@ def of_failure(error: Failure, *, failed: Iterable[Identity] = (), seconds: floa
     return {**line, "error": str(error)}
 
 
-def _of(plan: Plan, *actions: Action) -> tuple[Identity, ...]:
-    return tuple(change.identity for change in plan.of(*actions))
+def without_cli(line: JsonObject) -> JsonObject:
+    """The same line of a run in which the kyverno CLI was not asked."""
+    return {**line, "summary": f"{line['summary']}. The kyverno CLI was not asked (VALIDATE_POLICIES=false)"}
 
 
 def _line(lists: dict[str, tuple[Identity, ...]], *, success: bool, seconds: float) -> JsonObject:

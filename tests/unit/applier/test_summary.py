@@ -6,7 +6,7 @@ import json
 
 from applier import statuses, summary
 from applier.change import Action, Change, Plan
-from applier.transaction import Outcome
+from applier.transaction.execution import Outcome
 from renderer.errors import ExitCode, RemoteError
 from tests.support.policies import cluster_policy, identity_of, validating_policy
 
@@ -66,5 +66,5 @@ def test_insights_hears_one_status_a_name_and_the_worse_one() -> None:
     assert told["one"].status == "failed"
     assert "refused" in told["one"].output
     assert "rolled back" in told["two"].output
-    done = statuses.of_outcome(plan, Outcome(applied=(ONE,)), at=datetime.now(UTC))
+    done = statuses.of_outcome(plan, Outcome(applied=(ONE,), updated=(TWO,)), at=datetime.now(UTC))
     assert {(status.policy_name, status.action, status.status) for status in done} >= {("two", "apply", "success")}
