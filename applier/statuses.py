@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Final
 
 from applier.change import Action, Change, Plan
-from applier.transaction import Outcome
+from applier.transaction.execution import Outcome
 from applier.verdict import Verdict
 from renderer.errors import Failure, NotReported, RemoteError, defect
 from renderer.insights.status import PolicyStatus, report_status
@@ -26,12 +26,21 @@ LIMITS: Final = Limits(connect_seconds=5, read_seconds=10, request_seconds=10, c
 
 
 def of_outcome(plan: Plan, outcome: Outcome, *, at: datetime) -> list[PolicyStatus]:
-    """A status for each policy that was to change: all succeeded, or none did and the reason is told."""
-    if outcome.success:
-        return _merged([_status(change, "", at) for change in plan.effective])
+    """A status for each policy that was to change: whether its change stands, and if not, why."""
     reasons = dict(outcome.failed)
-    others = f"Not applied, because the run failed and was rolled back: {outcome.reason}"
-    return _merged([_status(change, reasons.get(change.identity, others), at) for change in plan.effective])
+    rolled_back = "failed" if outcome.standing else "failed and was rolled back"
+    others = f"Not applied, because the run {rolled_back}: {outcome.reason}"
+    stuck = {identity: f"The run failed: {outcome.reason} {why}" for identity, why in outcome.not_undone}
+    return _merged(
+        [
+            _status(
+                change,
+                "" if change.identity in outcome.standing else (stuck | reasons).get(change.identity, others),
+                at,
+            )
+            for change in plan.effective
+        ]
+    )
 
 
 def of_invalid(plan: Plan, verdict: Verdict, *, at: datetime) -> list[PolicyStatus]:

@@ -9,20 +9,26 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from applier import pipeline, statuses, summary
-from applier.guards import Allowed
-from applier.pipeline import LockSettings, Prepared
-from applier.ports import Validator
+from applier.guards.refusals import Allowed
+from applier.history.revisions import Keeper
+from applier.journal.key import Key
+from applier.lock import LockSettings
+from applier.pipeline import Checks, Prepared
+from applier.recovery import Journalling, forewarn
+from applier.run_end import RunEnd, RunObserver
+from applier.transaction.writes import WriteSettings
 from renderer import logs
 from renderer.errors import ExitCode, Failure, InvalidPolicies, interrupted
 from renderer.insights.config import InsightsConfig
 from renderer.insights.policies import fetch_policies
 from renderer.insights.transport import Transport
+from renderer.manifest.identity import Identity
 from renderer.manifest.jsontypes import JsonObject
 from renderer.manifest.policyset import PolicySet
 from renderer.render import Source, render
 
 if TYPE_CHECKING:
-    from applier.cluster import KubernetesCluster
+    from applier.cluster.policies import KubernetesCluster
     from renderer.insights.status import PolicyStatus
 
 log = logs.get_logger()
@@ -30,16 +36,23 @@ log = logs.get_logger()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SyncSettings:
-    """All that a sync needs; `show` gets the line that ends it."""
+    """All that a sync needs.
+
+    `keeper` gives what keeps a revision of the policies once they are in place; `show` gets the line that ends it,
+    and `observer` is told of it.
+    """
 
     insights: InsightsConfig
     connect: Callable[[], KubernetesCluster]
-    validator: Validator | None
+    checks: Checks
     allowed: Allowed
     locking: LockSettings
-    delete_timeout: float
+    writing: WriteSettings
+    journalling: Callable[[KubernetesCluster], Journalling]
+    keeper: Callable[[KubernetesCluster, Key | None, PolicySet], Keeper]
     dry_run: bool
     show: Callable[[JsonObject], None]
+    observer: RunObserver
 
 
 class _Run:
@@ -49,12 +62,14 @@ class _Run:
         self._settings = settings
         self._prepared: Prepared | None = None
         self._statuses: list[PolicyStatus] = []
+        self._standing: frozenset[Identity] = frozenset()
         self._started = time.monotonic()
         #: Whether a signal arrived, even when the work was done by then.
         self.signalled = False
 
     def run(self) -> ExitCode:
         """Sync once, tell Insights, and show the line that ends it."""
+        self._settings.observer.began()
         try:
             line, code = self._synced()
         except Failure as error:
@@ -73,7 +88,18 @@ class _Run:
             log.error("Insights was not told", reason=told)
             if code is ExitCode.OK:
                 line, code = {**line, "level": "error", "error": told}, ExitCode.NOT_REPORTED
-        self._settings.show(line)
+        self._settings.show(line if self._settings.checks.validator else summary.without_cli(line))
+        self._settings.observer.ended(
+            RunEnd(
+                code=code,
+                seconds=self._seconds(),
+                summary=line["summary"],
+                error=line.get("error", ""),
+                plan=self._prepared.plan if self._prepared else None,
+                standing=self._standing,
+                dry_run=self._settings.dry_run,
+            )
+        )
         return code
 
     def _synced(self) -> tuple[JsonObject, ExitCode]:
@@ -83,21 +109,36 @@ class _Run:
         cluster = settings.connect()
 
         def prepare() -> Prepared:
-            self._prepared = pipeline.prepare(cluster, desired, allowed=settings.allowed, validator=settings.validator)
+            self._prepared = pipeline.prepare(
+                cluster,
+                desired,
+                allowed=settings.allowed,
+                checks=settings.checks,
+            )
             return self._prepared
 
         try:
             if settings.dry_run:
+                forewarn(settings.journalling(cluster).store)
                 prepared = prepare()
                 pipeline.announce(prepared)
-                pipeline.require_allowed(prepared)
-                return summary.of_dry_run(prepared.plan, seconds=self._seconds()), ExitCode.OK
+                refused = pipeline.left_out(prepared, settings.writing.on_failure)
+                line = summary.of_dry_run(prepared.plan, failed=refused, seconds=self._seconds())
+                return line, ExitCode.PARTLY_APPLIED if refused else ExitCode.OK
+            journalling = settings.journalling(cluster)
             outcome = pipeline.apply(
-                cluster, cluster, prepare, locking=settings.locking, delete_timeout=settings.delete_timeout
+                cluster,
+                cluster,
+                prepare,
+                locking=settings.locking,
+                writing=settings.writing,
+                journalling=journalling,
+                afterwards=settings.keeper(cluster, journalling.key, desired).keep,
             )
         except InvalidPolicies as error:
             return self._invalid(error), error.code
         self.signalled = outcome.signalled
+        self._standing = outcome.standing
         if self._prepared is not None:
             self._statuses = statuses.of_outcome(self._prepared.plan, outcome, at=datetime.now(UTC))
         return summary.of_outcome(outcome, seconds=self._seconds()), outcome.code
@@ -137,6 +178,7 @@ def watch_interval(settings: SyncSettings, seconds: float) -> ExitCode:
     Gives 0 when the signal found it waiting, else how the sync that it met ended.
     """
     while True:
+        logs.new_run()
         run = _Run(settings)
         code = run.run()
         if run.signalled:

@@ -14,12 +14,14 @@ from renderer.commandline import (
     CONTEXT_SETTINGS,
     account_options,
     config_option,
+    examples,
     insights_config,
     insights_options,
-    log_level_option,
+    log_options,
     option,
     run,
 )
+from renderer.deploy.command import DeployCommand
 from renderer.errors import ConfigurationError, ExitCode
 from renderer.fleet.shards import COUNT_VARIABLE, INDEX_VARIABLE, Shard, parse_shard, shard_of_job
 from renderer.git_command import git_options, git_settings, message_text, told
@@ -52,7 +54,13 @@ def cli() -> None:
     """Write the Kyverno policies that Insights wants on a cluster into a directory, for review and for git."""
 
 
-@cli.command(short_help="Write the policies wanted on a cluster as a snapshot.")
+@cli.command(
+    short_help="Write the policies wanted on a cluster as a snapshot.",
+    epilog=examples(
+        "insights-renderer render --out policies/prod --organization acme --cluster prod",
+        "insights-renderer render --out policies/prod --git --push --branch main",
+    ),
+)
 @option(
     "--out",
     required=True,
@@ -77,7 +85,7 @@ def cli() -> None:
 @insights_options
 @git_options
 @config_option
-@log_level_option
+@log_options
 def render(out: Path, allow_empty: bool, log_level: str, **settings: Any) -> int:
     """Fetch the policies wanted on one cluster and write them as a snapshot.
 
@@ -89,14 +97,6 @@ def render(out: Path, allow_empty: bool, log_level: str, **settings: Any) -> int
     With --git, what changed becomes a commit of the snapshot alone, and the directory changes with it: all or
     nothing. With --repo, --out is a path from the root of that repository; a URL is cloned for the run, and needs
     --push. Commits are signed if git is so configured. Hooks do not run, nor any program that the repository names.
-
-    \b
-    Examples:
-      insights-renderer render --out policies/prod --organization acme --cluster prod
-      insights-renderer render --out policies/prod --from answer.yaml --organization acme --cluster prod
-      insights-renderer render --out policies/prod --local baseline --values prod.yaml
-      insights-renderer render --out policies/prod --git --push --branch main
-      insights-renderer render --out prod --git --push --repo ssh://git@git.example/policies.git
     """
     from renderer.publish import Target, publish
 
@@ -124,9 +124,7 @@ def _tell(published: Published, out: Path) -> None:
     from renderer import snapshot
 
     changed = published.changed
-    for sign, paths in (("+", changed.added), ("~", changed.changed), ("-", changed.removed)):
-        for path in paths:
-            click.echo(f"{sign} {path}")
+    _tell_changes(changed)
     click.echo(_summary(len(published.policies), out, changed))
     for path in snapshot.extra_paths(out, set(published.files.contents)):
         logs.get_logger().warning(
@@ -134,7 +132,20 @@ def _tell(published: Published, out: Path) -> None:
         )
 
 
-@cli.command(short_help="Write the snapshots of many clusters.")
+def _tell_changes(changed: Changed) -> None:
+    for sign, paths in (("+", changed.added), ("~", changed.changed), ("-", changed.removed)):
+        for path in paths:
+            click.echo(f"{sign} {path}")
+
+
+@cli.command(
+    short_help="Write the snapshots of many clusters.",
+    epilog=examples(
+        "insights-renderer fleet --clusters clusters.yaml --out policies",
+        "insights-renderer fleet --clusters clusters.yaml --out policies --shard 0/4",
+        "insights-renderer fleet --clusters clusters.yaml --out policies --git --push",
+    ),
+)
 @option(
     "--clusters",
     required=True,
@@ -176,7 +187,7 @@ def _tell(published: Published, out: Path) -> None:
     help="Commit each cluster on a branch of its own: PREFIX and its path, such as policies/acme/prod.",
 )
 @config_option
-@log_level_option
+@log_options
 def fleet(clusters: Path, out: Path, organization: str | None, log_level: str, **settings: Any) -> int:
     """Fetch the policies of many clusters and write a snapshot for each, as `render` does for one.
 
@@ -188,12 +199,6 @@ def fleet(clusters: Path, out: Path, organization: str | None, log_level: str, *
     After 20 clusters in a row for which Insights could not be reached, it is not asked for the others.
 
     With --git, all that changes is one commit, or each cluster a commit on a branch of its own.
-
-    \b
-    Examples:
-      insights-renderer fleet --clusters clusters.yaml --out policies
-      insights-renderer fleet --clusters clusters.yaml --out policies --shard 0/4
-      insights-renderer fleet --clusters clusters.yaml --out policies --git --push
     """
     from renderer.fleet import command as fleet_command
     from renderer.fleet.file import left_over, read_fleet
@@ -212,18 +217,59 @@ def fleet(clusters: Path, out: Path, organization: str | None, log_level: str, *
     return int(tally.exit_code)
 
 
-@cli.command(short_help="Verify that a snapshot is what its lock says.")
+@cli.command(
+    cls=DeployCommand,
+    short_help="Write the manifests of what runs in the cluster.",
+    epilog=examples(
+        "insights-renderer deploy --set image=registry.example/run@sha256:… --set organization=acme --set cluster=prod",
+        "insights-renderer deploy --set parts=fleet --set image=registry.example/runner@sha256:… --out deploy",
+    ),
+)
+@option(
+    "--set",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Set a value; the values are below. May be given again; in the variable, separated by spaces.",
+)
+@option(
+    "--out",
+    type=click.Path(path_type=Path, file_okay=False),
+    variable="INSIGHTS_DEPLOY_OUT",
+    help="Directory for the manifests, for kubectl apply -k.  [default: one stream on stdout, for kubectl apply -f -]",
+)
+@config_option
+@log_options
+def deploy(out: Path | None, log_level: str, **settings: Any) -> int:
+    """Write the Kubernetes manifests of the sync, the runner and the fleet, with no more rights than they need.
+
+    The token is in no manifest: it comes from the Secret that token-secret names. What no value is for is best
+    patched by an overlay: a kustomization.yaml of yours whose resources name the directory.
+    """
+    from renderer.deploy import command, manifests, values
+
+    logs.configure(sys.stderr, log_level)
+    files = manifests.render(values.read(settings["set"]))
+    if out is None:
+        click.echo(command.stream(files), nl=False)
+    else:
+        _tell_changes(command.write(out, files))
+        click.echo(f"{len(files)} files in {out}: kubectl apply -k {out}")
+    return int(ExitCode.OK)
+
+
+@cli.command(
+    short_help="Verify that a snapshot is what its lock says.",
+    epilog=examples(
+        "insights-renderer check policies/prod",
+    ),
+)
 @snapshot_argument
 @config_option
-@log_level_option
+@log_options
 def check(directory: Path, log_level: str) -> int:
     """Verify that a snapshot is exactly what its snapshot.lock says.
 
     What is edited, truncated, missing or extra is named, and the exit code is 65.
-
-    \b
-    Example:
-      insights-renderer check policies/prod
     """
     from renderer import snapshot
 
@@ -236,17 +282,17 @@ def check(directory: Path, log_level: str) -> int:
     return int(ExitCode.OK)
 
 
-@cli.command(short_help="List the policies of a snapshot.")
+@cli.command(
+    short_help="List the policies of a snapshot.",
+    epilog=examples(
+        "insights-renderer show policies/prod",
+    ),
+)
 @snapshot_argument
 @config_option
-@log_level_option
+@log_options
 def show(directory: Path, log_level: str) -> int:
-    """List the policies of a snapshot as a table: kind, namespace, name, whether it blocks anything, and its title.
-
-    \b
-    Example:
-      insights-renderer show policies/prod
-    """
+    """List the policies of a snapshot as a table: kind, namespace, name, whether it blocks anything, and its title."""
     from renderer import listing, snapshot
 
     logs.configure(sys.stderr, log_level)

@@ -4,20 +4,35 @@ from __future__ import annotations
 
 import io
 import os
+import resource
 import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import reduce
 from pathlib import Path
-from typing import Any, Final, TextIO, TypeVar
+from typing import TYPE_CHECKING, Any, BinaryIO, Final, TextIO, TypeVar
 
 import click
 from click.core import ParameterSource
 
 from renderer import logs
 from renderer.durations import parse_duration
-from renderer.errors import ConfigurationError, ExitCode, Failure, Terminated, defect, interrupted
-from renderer.insights.config import Account, InsightsConfig, Token, account, read_token
+from renderer.errors import ConfigurationError, ExitCode, Failure, Terminated, defect, interrupted, printable
+from renderer.insights.config import (
+    TOKEN_VARIABLE,
+    USUAL_NAMES,
+    Account,
+    InsightsConfig,
+    SettingNames,
+    Token,
+    account,
+    read_token,
+)
+from renderer.status_line import STATUS
+
+if TYPE_CHECKING:
+    from renderer.manifest.jsontypes import JsonObject
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -34,7 +49,6 @@ _FIXED_VARIABLES: Final[Mapping[str, str]] = {
     "--job-type": "JOB_TYPE",
     "--on-failure": "ON_FAILURE",
 }
-_TOKEN_VARIABLE: Final = "FAIRWINDS_TOKEN"  # noqa: S105 - the variable's name
 
 CONTEXT_SETTINGS: Final = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
@@ -54,11 +68,14 @@ class Duration(click.ParamType[float]):
             self.fail(error.message, param, ctx)
 
 
-def option(*names: str, **settings: Any) -> Callable[[F], F]:
-    """Declare an option that reads its environment variable too, and says so in --help."""
+def option(*names: str, variable: str = "", **settings: Any) -> Callable[[F], F]:
+    """Declare an option that reads its environment variable too, and says so in --help.
+
+    `variable` names another than the usual one, where two commands' flags of one name mean different things.
+    """
     flag = next(name for name in names if name.startswith("--")).partition("/")[0]
-    variable = _FIXED_VARIABLES.get(flag, "INSIGHTS_" + flag.removeprefix("--").replace("-", "_").upper())
-    decorate: Callable[[F], F] = click.option(*names, envvar=variable, show_envvar=True, **settings)
+    usual = _FIXED_VARIABLES.get(flag, "INSIGHTS_" + flag.removeprefix("--").replace("-", "_").upper())
+    decorate: Callable[[F], F] = click.option(*names, envvar=variable or usual, show_envvar=True, **settings)
     return decorate
 
 
@@ -67,20 +84,17 @@ def options(*decorators: Callable[[F], F]) -> Callable[[F], F]:
     return lambda function: reduce(lambda inner, decorate: decorate(inner), reversed(decorators), function)
 
 
+def examples(*lines: str) -> str:
+    """The end of a command's --help: how it is typed, a line each, whatever the width."""
+    return "\b\n" + "\n".join(["Examples:", *(f"  {line}" for line in lines)])
+
+
 def _load_config(ctx: click.Context, _param: click.Parameter, value: Path | None) -> None:
     if value is None:
         return
-    from renderer.manifest import yamlio
-
-    try:
-        documents = yamlio.load(value.read_bytes(), source=str(value))
-    except OSError as error:
-        raise ConfigurationError(f"--config: {value} can't be read: {error.strerror or error}.") from error
-    settings = documents[0].value if documents else {}
+    settings = read_settings(value)
     accepted = {param.name: param for param in ctx.command.params if isinstance(param, click.Option)}
     accepted.pop("config", None)
-    if len(documents) > 1 or not isinstance(settings, dict):
-        raise ConfigurationError(f"--config: {value} is not one YAML map of settings.")
     names = {str(key): str(key).replace("-", "_") for key in settings}
     unknown = sorted(key for key, name in names.items() if name not in accepted)
     if unknown:
@@ -88,7 +102,37 @@ def _load_config(ctx: click.Context, _param: click.Parameter, value: Path | None
             f"--config: {value} has {', '.join(unknown)}, which this command does not take.",
             hint="It takes " + ", ".join(sorted(name.replace("_", "-") for name in accepted if name)) + ".",
         )
-    ctx.default_map = {names[str(key)]: setting for key, setting in settings.items()}
+    values = {names[str(key)]: setting for key, setting in settings.items()}
+    for name, setting in values.items():
+        several = accepted[name].multiple
+        if not all(is_plain(item) for item in (setting if several and isinstance(setting, list) else [setting])):
+            takes = "one value, or a list of values" if several else "one value"
+            raise ConfigurationError(
+                f"--config: {value} has something else for {name.replace('_', '-')}, which takes {takes}."
+            )
+    ctx.default_map = {
+        name: [setting] if accepted[name].multiple and is_plain(setting) and setting is not None else setting
+        for name, setting in values.items()
+    }
+
+
+def read_settings(path: Path) -> JsonObject:
+    """The file that --config names: one YAML map of settings. Raises ConfigurationError and InputError."""
+    from renderer.manifest import yamlio
+
+    try:
+        documents = yamlio.load(path.read_bytes(), source=str(path))
+    except OSError as error:
+        raise ConfigurationError(f"--config: {path} can't be read: {error.strerror or error}.") from error
+    settings = documents[0].value if documents else {}
+    if len(documents) > 1 or not isinstance(settings, dict):
+        raise ConfigurationError(f"--config: {path} is not one YAML map of settings.")
+    return settings
+
+
+def is_plain(setting: object) -> bool:
+    """Whether a command line or a variable could hold it; None means what was left empty."""
+    return setting is None or isinstance(setting, (str, bool, int, float))
 
 
 config_option = option(
@@ -100,12 +144,40 @@ config_option = option(
     help="YAML file of settings; flags and the environment come first.",
 )
 
-log_level_option = option(
-    "--log-level",
-    type=click.Choice(logs.LEVELS, case_sensitive=False),
-    default="info",
-    show_default=True,
-    help="How much to log.",
+
+@dataclass(slots=True)
+class Shown:
+    """How this run is shown; the object of click's contexts. `colours` of None means: where a terminal is."""
+
+    colours: bool | None
+
+
+def _choose_colours(ctx: click.Context, _param: click.Parameter, value: str) -> None:
+    if value == "auto":
+        return
+    ctx.color = value == "always"
+    if isinstance(ctx.obj, Shown):
+        ctx.obj.colours = ctx.color
+
+
+log_options = options(
+    option(
+        "--color",
+        type=click.Choice(["auto", "always", "never"]),
+        default="auto",
+        show_default=True,
+        is_eager=True,
+        expose_value=False,
+        callback=_choose_colours,
+        help="When to use colours. auto: on a terminal; the variables NO_COLOR and FORCE_COLOR turn them off and on.",
+    ),
+    option(
+        "--log-level",
+        type=click.Choice(logs.LEVELS, case_sensitive=False),
+        default="info",
+        show_default=True,
+        help="How much to log.",
+    ),
 )
 
 account_options = options(
@@ -113,7 +185,7 @@ account_options = options(
     option(
         "--token-file",
         type=click.Path(path_type=Path),
-        help=f"File that holds the token; without it, the variable {_TOKEN_VARIABLE} does.",
+        help=f"File that holds the token; without it, the variable {TOKEN_VARIABLE} does.",
     ),
     option(
         "--insecure-http",
@@ -143,16 +215,21 @@ def insights_config(
 
 def insights_account(*, host: str | None, token_file: Path | None, insecure_http: bool) -> Account:
     """The same without a cluster, from the values of `account_options`. Raises ConfigurationError."""
-    return account(host=host, token=_token(token_file), insecure_http=insecure_http)
+    return account(host=host, token=insights_token(token_file), insecure_http=insecure_http)
 
 
-def _token(token_file: Path | None) -> Token | None:
-    """The flag comes first, then the variable, then a file that the environment or the config file names."""
+def insights_token(
+    token_file: Path | None, *, variable: str = TOKEN_VARIABLE, names: SettingNames = USUAL_NAMES
+) -> Token | None:
+    """The token of Insights, or None where nobody gave one; `token_file` is the value of --token-file.
+
+    The flag comes first, then the variable, then a file that the environment or the config file names.
+    """
     source = click.get_current_context().get_parameter_source("token_file")
-    text = os.environ.get(_TOKEN_VARIABLE)
+    text = os.environ.get(variable)
     if token_file and (source is ParameterSource.COMMANDLINE or not text):
         return read_token(token_file)
-    return Token.of(text) if text else None
+    return Token.of(text, source=names.token) if text else None
 
 
 class Output:
@@ -166,7 +243,8 @@ class Output:
         """Write, or drop what can't be written; the first error is kept in `error`."""
         if self.error is None:
             try:
-                self._stream.write(text)
+                with STATUS.giving_way(text):
+                    self._stream.write(text)
             except (OSError, ValueError) as error:
                 self._fail(error)
         return len(text)
@@ -188,6 +266,11 @@ class Output:
         """The encoding of the stream below."""
         return self._stream.encoding
 
+    @property
+    def buffer(self) -> BinaryIO:
+        """The bytes of the stream below, for click, which hands them to shells that ask for completion."""
+        return self._stream.buffer
+
     def _fail(self, error: OSError | ValueError) -> None:
         self.error = error if isinstance(error, OSError) else OSError(str(error))
         # What is still buffered would be tried once more when Python ends, and would end in a traceback.
@@ -200,11 +283,13 @@ def run(command: click.Command, arguments: Sequence[str] | None = None) -> int:
 
     Nothing but a defect of ours shows a traceback, and that only with LOG_LEVEL=debug.
     """
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # memory holds tokens, so that no crash may write it to a disk
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _terminated)
     stdout, stderr = _open(sys.stdout), _open(sys.stderr)
     sys.stdout, sys.stderr = stdout, stderr
     code = _run(command, list(sys.argv[1:] if arguments is None else arguments))
+    STATUS.turn_off()
     stdout.flush()
     if stdout.error is not None and not isinstance(stdout.error, BrokenPipeError):
         reason = stdout.error.strerror or stdout.error
@@ -230,40 +315,45 @@ def _terminated(_signal: int, _frame: object) -> None:
 
 def _run(command: click.Command, arguments: list[str]) -> int:
     failure: Failure
+    shown = Shown(colours=_colours(os.environ))
     try:
-        return int(command.main(args=arguments, standalone_mode=False) or 0)
+        return int(command.main(args=arguments, standalone_mode=False, color=shown.colours, obj=shown) or 0)
     except click.Abort as error:  # how click passes an interruption on
         failure = interrupted(error.__cause__, "the run was over")
     except KeyboardInterrupt as error:
         failure = interrupted(error, "the run was over")
     except click.ClickException as error:
-        return _usage_error(error)
+        return _usage_error(error, shown)
     except Failure as error:
         failure = error
     except Exception as error:
         if os.environ.get("LOG_LEVEL", "").lower() == "debug":
             raise
         failure = defect(error)
-    _say(str(failure))
+    _say(str(failure), shown.colours)
     return int(failure.code)
 
 
-def _usage_error(error: click.ClickException) -> int:
+def _colours(environment: Mapping[str, str]) -> bool | None:
+    """What NO_COLOR (no-color.org) and FORCE_COLOR say when they are not empty; NO_COLOR wins."""
+    if environment.get("NO_COLOR"):
+        return False
+    return True if environment.get("FORCE_COLOR") else None
+
+
+def _usage_error(error: click.ClickException, shown: Shown) -> int:
     context, parameter = getattr(error, "ctx", None), getattr(error, "param", None)
     source = context.get_parameter_source(parameter.name) if context and parameter and parameter.name else None
     message = error.format_message()
     if isinstance(error, click.exceptions.NoArgsIsHelpError):
         click.echo(message, err=True)
     else:
-        _say(message)
+        _say(message, shown.colours)
         if context:
             click.echo(f"See `{context.command_path} --help`.", err=True)
     configured = source in (ParameterSource.ENVIRONMENT, ParameterSource.DEFAULT_MAP)
     return int(ExitCode.CONFIGURATION if configured else ExitCode.USAGE)
 
 
-def _say(message: str) -> None:
-    lead = (
-        click.style("Error:", fg="red", bold=True) if sys.stderr.isatty() and "NO_COLOR" not in os.environ else "Error:"
-    )
-    click.echo(f"{lead} {message}", err=True)
+def _say(message: str, colours: bool | None = None) -> None:
+    click.echo(f"{click.style('Error:', fg='red', bold=True)} {printable(message)}", err=True, color=colours)

@@ -1,6 +1,7 @@
 """Every error the two programs raise on purpose, and the exit code that each one means.
 
 Failure                      base: a message, what to do next, details
+├── UsageError               64  the command names something that is not there
 ├── ConfigurationError       78  a flag's, variable's or file's value is missing or wrong
 ├── InputError               65  a document, snapshot, journal or saved plan can't be used
 │   ├── DocumentErrors           everything wrong with one answer or directory, together
@@ -12,6 +13,7 @@ Failure                      base: a message, what to do next, details
 ├── InvalidPolicies          20  validation refused at least one policy
 ├── ApplyFailed              30, 31, 32  rolled back, rollback incomplete, partly applied
 ├── NotReported              33  the cluster is done, Insights could not be told
+├── JobFailed                34  the Job that was to run has failed
 └── Interrupted              130, 143  a signal ended the run; its writes were undone
 """
 
@@ -44,6 +46,7 @@ class ExitCode(IntEnum):
     ROLLBACK_INCOMPLETE = 31
     PARTLY_APPLIED = 32
     NOT_REPORTED = 33
+    JOB_FAILED = 34
     USAGE = 64
     INPUT = 65
     UNAVAILABLE = 69
@@ -95,6 +98,12 @@ def defect(error: BaseException) -> Failure:
     )
 
 
+class UsageError(Failure):
+    """The command is about something that is not there, which only a look at the policies could tell."""
+
+    code = ExitCode.USAGE
+
+
 class ConfigurationError(Failure):
     """A setting is missing or wrong."""
 
@@ -105,6 +114,19 @@ class InputError(Failure):
     """Something that was given to read can't be used."""
 
     code = ExitCode.INPUT
+
+
+def printable(text: str, *, indent: str = "") -> str:
+    """The text as a terminal may show it: what would steer it is escaped, and lines after the first are indented.
+
+    A policy's own words are in many messages; they must not clear the screen, nor look like a line of ours.
+    """
+    lines = text.split("\n")
+    return f"\n{indent}".join("".join(map(_shown, line)) for line in lines)
+
+
+def _shown(sign: str) -> str:
+    return sign if sign.isprintable() else sign.encode("unicode_escape").decode()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)
@@ -123,7 +145,7 @@ class Problem:
         place = ":".join([self.source, *(str(n) for n in (self.line, self.column) if n)])
         document = f" (document {self.document})" if self.document else ""
         subject = " ".join(part for part in (self.policy, self.field) if part)
-        return f"{place}{document}: {subject + ': ' if subject else ''}{self.message}"
+        return printable(f"{place}{document}: {subject + ': ' if subject else ''}{self.message}", indent="  ")
 
 
 class DocumentErrors(InputError):
@@ -189,6 +211,12 @@ class NotReported(Failure):
     """The cluster's outcome stands, but Insights could not be told of it."""
 
     code = ExitCode.NOT_REPORTED
+
+
+class JobFailed(Failure):
+    """The Job that was to run was made, and failed."""
+
+    code = ExitCode.JOB_FAILED
 
 
 class Interrupted(Failure):

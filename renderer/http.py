@@ -4,19 +4,27 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from functools import cache
 from importlib import metadata
 
 from renderer.errors import RemoteError
 
 
 class PassingError(RemoteError):
-    """A failure that may pass by itself; `retry_after_seconds` is what the server asked for, if it did."""
+    """A failure that may pass by itself; `retry_after_seconds` is what the server asked for, if it did.
 
-    def __init__(self, message: str, *, hint: str = "", retry_after_seconds: float | None = None) -> None:
+    `refused` is true when the answer makes it certain that the server did nothing.
+    """
+
+    def __init__(
+        self, message: str, *, hint: str = "", retry_after_seconds: float | None = None, refused: bool = False
+    ) -> None:
         super().__init__(message, hint=hint)
         self.retry_after_seconds = retry_after_seconds
+        self.refused = refused
 
 
+@cache  # it is read from a file, and asked for with every request
 def user_agent() -> str:
     """Name this program and its version; a source tree that is not installed has none."""
     try:

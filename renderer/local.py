@@ -52,12 +52,14 @@ def read_sources(local: Local) -> list[Source]:
     """
     if not local.directory.is_dir():
         raise ConfigurationError(f"--local: {local.directory} is no directory.")
-    environment = _environment()
+    from renderer.templating import environment
+
+    templates = environment()
     sources, problems = [], []
     for path in _files(local.directory):
         data = _read(path)
         if path.name.endswith(_TEMPLATE):
-            rendered = _rendered(environment, path, data, local.values)
+            rendered = _rendered(templates, path, data, local.values)
             if isinstance(rendered, Problem):
                 problems.append(rendered)
                 continue
@@ -87,31 +89,12 @@ def _read(path: Path) -> bytes:
     return data
 
 
-def _environment() -> jinja2.Environment:
-    from jinja2 import BaseLoader, StrictUndefined
-    from jinja2.sandbox import ImmutableSandboxedEnvironment
-
-    return ImmutableSandboxedEnvironment(
-        variable_start_string="[[",
-        variable_end_string="]]",
-        block_start_string="[%",
-        block_end_string="%]",
-        comment_start_string="[#",
-        comment_end_string="#]",
-        undefined=StrictUndefined,
-        keep_trailing_newline=True,
-        # YAML, not HTML: what is written is what people review.
-        autoescape=False,
-        loader=BaseLoader(),
-    )
-
-
-def _rendered(environment: jinja2.Environment, path: Path, data: bytes, values: Mapping[str, Json]) -> bytes | Problem:
+def _rendered(templates: jinja2.Environment, path: Path, data: bytes, values: Mapping[str, Json]) -> bytes | Problem:
     from jinja2 import TemplateError, TemplateSyntaxError
 
     try:
         text = data.decode()
-        return environment.from_string(text).render(values).encode()
+        return templates.from_string(text).render(values).encode()
     except UnicodeDecodeError as error:
         return Problem(source=str(path), line=data[: error.start].count(b"\n") + 1, message="is not UTF-8")
     except TemplateSyntaxError as error:

@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -71,6 +71,11 @@ def render_files(policies: PolicySet, *, organization: str, cluster: str) -> Fil
     return Files(contents=contents, digest=digest)
 
 
+def digest_of(policies: PolicySet) -> str:
+    """The digest that a snapshot of these policies has. Pure."""
+    return render_files(policies, organization="", cluster="").digest
+
+
 def _lock_entry(policy: Policy, data: bytes) -> JsonObject:
     identity = policy.identity
     return {
@@ -102,7 +107,7 @@ def _kustomization(entries: list[JsonObject]) -> bytes:
 def own_paths(directory: Path) -> frozenset[str]:
     """The paths that an earlier render wrote there, by its lock; none when there is no lock that can be read."""
     try:
-        entries = _read_lock(directory)["policies"]
+        entries = _read_lock(_read_file(directory, LOCK), str(directory))["policies"]
     except SnapshotError:
         return frozenset()
     return EMPTY | {entry["path"] for entry in entries}
@@ -117,8 +122,12 @@ def _manifests(directory: Path) -> Iterator[str]:
     for folder, subfolders, names in os.walk(directory):
         subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
         for name in names:
-            if name.lower().endswith(_READ_BY_TOOLS):
+            if _is_manifest(name):
                 yield (Path(folder) / name).relative_to(directory).as_posix()
+
+
+def _is_manifest(path: str) -> bool:
+    return path.lower().endswith(_READ_BY_TOOLS)
 
 
 def read(directory: Path) -> Snapshot:
@@ -126,23 +135,39 @@ def read(directory: Path) -> Snapshot:
 
     Raises SnapshotError that names everything that is truncated, edited, missing or extra.
     """
-    lock = _read_lock(directory)
+    if not directory.is_dir():
+        raise SnapshotError(f"{directory} is no directory.", hint=_write_one(str(directory)))
+    return _verified(lambda path: _read_file(directory, path), _manifests(directory), source=str(directory))
+
+
+def read_files(contents: Mapping[str, bytes], *, source: str) -> Snapshot:
+    """The snapshot that these files are, by path; `source` is what messages call the place they come from.
+
+    Raises SnapshotError as `read` does.
+    """
+    visible = (path for path in contents if not any(part.startswith(".") for part in path.split("/")[:-1]))
+    return _verified(contents.get, filter(_is_manifest, visible), source=source)
+
+
+def _verified(file: Callable[[str], bytes | None], manifests: Iterable[str], *, source: str) -> Snapshot:
+    """The snapshot among those files: `file` gives the bytes at a path, `manifests` are the paths that tools read."""
+    lock = _read_lock(file(LOCK), source)
     entries: list[JsonObject] = lock["policies"]
     policies, details = [], []
     for entry in entries:
-        policy, wrong = _read_policy(directory, entry)
+        policy, wrong = _read_policy(file(entry["path"]), entry, source)
         details += wrong
         if policy:
             policies.append(policy)
-    if _read_file(directory, KUSTOMIZATION) != _kustomization(entries):
+    if file(KUSTOMIZATION) != _kustomization(entries):
         details.append(f"{KUSTOMIZATION}: is missing or was edited")
     listed = {KUSTOMIZATION, *(entry["path"] for entry in entries)}
-    details += [f"{path}: is not listed in {LOCK}" for path in extra_paths(directory, listed)]
+    details += [f"{path}: is not listed in {LOCK}" for path in sorted(set(manifests) - listed)]
     if lock["count"] != len(entries) or lock["digest"] != _digest(entries):
         details.append(f"{LOCK}: its count or digest does not match its own list: it was edited or truncated")
     if details:
         raise SnapshotError(
-            f"{directory} is not the snapshot that its {LOCK} describes.", details=details, hint=_RENDER_AGAIN
+            f"{source} is not the snapshot that its {LOCK} describes.", details=details, hint=_RENDER_AGAIN
         )
     return Snapshot(
         organization=lock["organization"],
@@ -152,15 +177,14 @@ def read(directory: Path) -> Snapshot:
     )
 
 
-def _read_policy(directory: Path, entry: JsonObject) -> tuple[Policy | None, list[str]]:
+def _read_policy(data: bytes | None, entry: JsonObject, source: str) -> tuple[Policy | None, list[str]]:
     path = entry["path"]
-    data = _read_file(directory, path)
     if data is None:
         return None, [f"{path}: is missing"]
     if hashlib.sha256(data).hexdigest() != entry["sha256"]:
         return None, [f"{path}: was edited or truncated (its sha256 is not the one in {LOCK})"]
     try:
-        documents = yamlio.load(data, source=str(directory / path))
+        documents = yamlio.load(data, source=f"{source}/{path}")
     except DocumentErrors as error:
         return None, [str(problem) for problem in error.problems]
     if len(documents) != 1:
@@ -193,25 +217,27 @@ def _read_file(directory: Path, path: str) -> bytes | None:
         ) from error
 
 
-def _read_lock(directory: Path) -> JsonObject:
-    data = _read_file(directory, LOCK)
+def _write_one(source: str) -> str:
+    return f"Write one with `insights-renderer render --out {source}`."
+
+
+def _read_lock(data: bytes | None, source: str) -> JsonObject:
     if data is None:
-        missing = "is no directory" if not directory.is_dir() else f"holds no {LOCK}: it is not a snapshot"
-        raise SnapshotError(
-            f"{directory} {missing}.", hint=f"Write one with `insights-renderer render --out {directory}`."
-        )
+        raise SnapshotError(f"{source} holds no {LOCK}: it is not a snapshot.", hint=_write_one(source))
     try:
         lock: Json = json.loads(data)
-    except ValueError as error:
-        raise SnapshotError(f"{directory / LOCK} is not valid JSON: {error}.", hint=_RENDER_AGAIN) from error
+        if b"\\u" in data:
+            json.dumps(lock, ensure_ascii=False).encode()  # refuses half of a surrogate pair, which no path can hold
+    except (ValueError, RecursionError) as error:
+        raise SnapshotError(f"{source}/{LOCK} is not valid JSON: {error}.", hint=_RENDER_AGAIN) from error
     if isinstance(lock, dict) and lock.get("formatVersion") not in (None, FORMAT_VERSION):
         raise SnapshotError(
-            f"{directory / LOCK} has format version {lock['formatVersion']}; this program reads {FORMAT_VERSION}.",
+            f"{source}/{LOCK} has format version {lock['formatVersion']}; this program reads {FORMAT_VERSION}.",
             hint="Use the version of the programs that wrote it, or render it again.",
         )
     problem = _lock_problem(lock)
     if problem:
-        raise SnapshotError(f"{directory / LOCK} {problem}.", hint=_RENDER_AGAIN)
+        raise SnapshotError(f"{source}/{LOCK} {problem}.", hint=_RENDER_AGAIN)
     return dict(lock)
 
 

@@ -25,6 +25,7 @@ from renderer.gitrepo.process import Git
 from renderer.gitrepo.store import Blob, Store, pathspecs, sorted_into
 
 _OPTIONS: Final = tuple(part for key, value in HARMLESS for part in ("-c", f"{key}={value}"))
+_MAKE_ONE: Final = "Make one with `git init`, or name one with --repo PATH|URL (INSIGHTS_REPO)."
 # https://git-scm.com/docs/gitrepository-layout, and where rebase and am keep their state
 _IN_PROGRESS: Final = {
     "MERGE_HEAD": "merge",
@@ -51,10 +52,10 @@ class Local:
     entries: tuple[Entry, ...]
 
     @classmethod
-    def find(cls, place: Path) -> Local:
-        """The repository that holds `place`, which need not exist.
+    def find(cls, place: Path, *, unless: str = _MAKE_ONE) -> Local:
+        """The repository that holds `place`, which need not exist; `unless` is what to do when there is none.
 
-        Raises ConfigurationError when there is none, or its own settings say that its files are elsewhere.
+        Raises ConfigurationError then, and when its own settings say that its files are elsewhere.
         """
         start = place
         while not start.is_dir() and start != start.parent:
@@ -63,7 +64,7 @@ class Local:
         asked = ("--is-bare-repository", "--is-inside-git-dir", "--show-object-format")
         answer = git.run("rev-parse", *asked, "--path-format=absolute", "--git-dir", "--git-common-dir")
         if answer.code:
-            raise _not_found(place, answer.code, answer.said)
+            raise _not_found(place, answer.code, answer.said, unless)
         bare, inside, object_format, git_dir, common_dir = answer.text.splitlines()
         if inside == "true" and bare != "true":
             raise ConfigurationError(f"{place} is inside {git_dir}, which is git's own; name the work tree.")
@@ -85,8 +86,8 @@ class Local:
         return answer.text.removeprefix("refs/heads/") if answer.code == 0 else None
 
     def commit_of(self, ref: str) -> str | None:
-        """The commit that a ref names; None when there is no such ref."""
-        answer = self.git.run("rev-parse", "-q", "--verify", f"{ref}^{{commit}}")
+        """The commit that a ref or another revision names; None when there is none."""
+        answer = self.git.run("rev-parse", "-q", "--verify", "--end-of-options", f"{ref}^{{commit}}")
         return answer.text if answer.code == 0 else None
 
     def other_checkout(self, branch: str) -> str:
@@ -138,7 +139,7 @@ class Local:
         wrong = []
         for directory in directories:
             own = {_prefix(directory) + path for path in snapshot.own_paths(self._on_disk(directory))}
-            for path in sorted(own.union(filter(_is_of_a_snapshot, tracked[directory]))):
+            for path in sorted(own.union(filter(is_of_a_snapshot, tracked[directory]))):
                 problem = self._difference(store, path, committed.get(path), staged.get(path))
                 if problem:
                     wrong.append(f"{path}: {problem}")
@@ -327,7 +328,8 @@ def _prefix(directory: PurePosixPath) -> str:
     return f"{directory}/" if directory.parts else ""
 
 
-def _is_of_a_snapshot(path: str) -> bool:
+def is_of_a_snapshot(path: str) -> bool:
+    """Whether a file of that name may belong to a snapshot, or would be an extra one in it."""
     return path.endswith((".yaml", ".yml", ".json", snapshot.LOCK))
 
 
@@ -340,12 +342,9 @@ def _refuse(wrong: Sequence[str]) -> None:
         )
 
 
-def _not_found(place: Path, code: int, said: str) -> Exception:
+def _not_found(place: Path, code: int, said: str, unless: str) -> Exception:
     if "not a git repository" in said or "does not exist" in said:
-        return ConfigurationError(
-            f"{place} is in no git repository.",
-            hint="Make one with `git init`, or name one with --repo PATH|URL (INSIGHTS_REPO).",
-        )
+        return ConfigurationError(f"{place} is in no git repository.", hint=unless)
     return failures.local_failure(f"looking for the repository of {place}", code, said)
 
 

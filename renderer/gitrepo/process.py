@@ -17,6 +17,7 @@ from typing import Final
 from renderer.errors import ConfigurationError
 from renderer.gitrepo import failures
 from renderer.gitrepo.address import PROTOCOLS
+from renderer.insights.config import TOKEN_VARIABLE
 
 #: How long one call on this machine may take, and one that asks a remote.
 LOCAL_SECONDS: Final = 120.0
@@ -38,6 +39,7 @@ _ALWAYS: Final = {
     "GIT_OPTIONAL_LOCKS": "0",
     "GIT_ALLOW_PROTOCOL": ":".join(PROTOCOLS),
     "SSH_ASKPASS": "",
+    TOKEN_VARIABLE: "",  # of no use to git, its helpers or ssh
 }
 
 
@@ -71,14 +73,15 @@ class Git:
         program = os.environ.get("GIT_PYTHON_GIT_EXECUTABLE") or "git"
         if not shutil.which(program):
             raise ConfigurationError(
-                f"The program {program} is not there; --git needs it.",
+                f"The program {program} is not there, and git is needed for this.",
                 hint="Install git, and see that it is in a directory of PATH.",
             )
-        import git
-
         # GitPython gives git every variable of this process, so the process must not have those that redirect it.
         for name in [name for name in os.environ if name.startswith("GIT_") and not _KEPT.fullmatch(name)]:
             os.environ.pop(name, None)
+        _load_library()
+        import git
+
         self.directory = directory
         self._git = git.Git(str(directory))
         self._options = tuple(options)
@@ -129,6 +132,16 @@ class Git:
             msg = "GitPython started no process"
             raise AssertionError(msg)
         return started
+
+
+def _load_library() -> None:
+    """Import GitPython, which runs git when it is first imported, before it can be told to leave the token out."""
+    token = os.environ.pop(TOKEN_VARIABLE, None)
+    try:
+        import git  # noqa: F401 - only for what its import does
+    finally:
+        if token is not None:
+            os.environ[TOKEN_VARIABLE] = token
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:

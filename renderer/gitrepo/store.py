@@ -100,7 +100,7 @@ class Store:
             return {}
         places = pathspecs(directories)
         answer = self.git.run("ls-tree", "-r", "-z", "--full-tree", commit, "--", *places, doing="reading the commit")
-        found = dict(_entries(answer.text))
+        found = dict(parse_tree(answer.text))
         if not directories:
             return found
         return {path: found[path] for paths in sorted_into(directories, found).values() for path in paths}
@@ -112,7 +112,7 @@ class Store:
             return
         answer = self.git.run("ls-tree", "-z", "--full-tree", commit, "--", *sorted(places), doing="reading the commit")
         kinds = {"120000": "a symbolic link", "160000": "a submodule", "040000": ""}
-        for path, blob in _entries(answer.text):
+        for path, blob in parse_tree(answer.text):
             kind = kinds.get(blob.mode, "a file")
             if kind and path in places:
                 raise ConfigurationError(
@@ -158,8 +158,7 @@ class Store:
 
     def object_name(self, path: Path) -> str:
         """The name that git gives to this file's bytes."""
-        data = path.read_bytes()
-        return hashlib.new(self.object_format, b"blob %d\0" % len(data) + data).hexdigest()
+        return blob_name(path.read_bytes(), self.object_format)
 
     def differences(self, base: str | None, commit: str) -> dict[str, tuple[Blob | None, Blob | None]]:
         """What the commit changes: for each path what was there and what is there."""
@@ -349,7 +348,13 @@ def _key(directory: PurePosixPath) -> str:
     return str(directory) if directory.parts else ""
 
 
-def _entries(listing: str) -> Iterator[tuple[str, Blob]]:
+def blob_name(data: bytes, object_format: str) -> str:
+    """The name that git gives to a file of these bytes."""
+    return hashlib.new(object_format, b"blob %d\0" % len(data) + data).hexdigest()
+
+
+def parse_tree(listing: str) -> Iterator[tuple[str, Blob]]:
+    """Read what `git ls-tree -z` prints."""
     for line in listing.split("\0"):
         if line:
             head, _, path = line.partition("\t")

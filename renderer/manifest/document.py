@@ -111,12 +111,12 @@ _Mistakes = Iterator[tuple[tuple[str | int, ...], str]]
 
 def _mistakes(value: Json) -> _Mistakes:
     if not isinstance(value, dict):
-        yield (), f"is {_type_name(value)}, not a policy: expected apiVersion, kind, metadata and spec"
+        yield (), f"is {type_name(value)}, not a policy: expected apiVersion, kind, metadata and spec"
         return
     yield from _kind_mistakes(value)
     metadata = value.get("metadata")
     if not isinstance(metadata, dict):
-        yield ("metadata",), "is missing" if metadata is None else f"is {_type_name(metadata)}, not a map"
+        yield ("metadata",), "is missing" if metadata is None else f"is {type_name(metadata)}, not a map"
         return
     if "generateName" in metadata:
         yield ("metadata", "generateName"), "is not allowed: a policy is known by its name"
@@ -133,7 +133,7 @@ def _kind_mistakes(body: JsonObject) -> _Mistakes:
     missing = [key for key in ("apiVersion", "kind") if not isinstance(body.get(key), str) or not body[key]]
     for key in missing:
         found = body.get(key)
-        yield (key,), "is missing" if found in (None, "") else f"is {_type_name(found)}, not text"
+        yield (key,), "is missing" if found in (None, "") else f"is {type_name(found)}, not text"
     if missing:
         return
     group, _, version = body["apiVersion"].rpartition("/")
@@ -156,7 +156,7 @@ def _name_mistakes(metadata: JsonObject, key: str, pattern: re.Pattern[str], lim
     if name is None or name == "":
         yield path, "is missing"
     elif not isinstance(name, str):
-        yield path, f"is {_type_name(name)}, not text: put it in quotes"
+        yield path, f"is {type_name(name)}, not text: put it in quotes"
     elif len(name) > limit:
         yield path, f"has {len(name)} characters; Kubernetes allows {limit}"
     elif not pattern.fullmatch(name):
@@ -168,13 +168,14 @@ def _string_map_mistakes(value: Json, section: str) -> _Mistakes:
     if value is None:
         return
     if not isinstance(value, dict):
-        yield ("metadata", section), f"is {_type_name(value)}, not a map"
+        yield ("metadata", section), f"is {type_name(value)}, not a map"
         return
     for key, item in value.items():
         if item is not None and not isinstance(item, str):
-            yield ("metadata", section, key), f"is {_type_name(item)}, not text: put it in quotes"
+            yield ("metadata", section, key), f"is {type_name(item)}, not text: put it in quotes"
 
 
-def _type_name(value: Json) -> str:
+def type_name(value: Json) -> str:
+    """What kind of value it is, in words for messages."""
     names = {dict: "a map", list: "a list", str: "text", bool: "a boolean", type(None): "empty"}
     return names.get(type(value), "a number")

@@ -8,6 +8,7 @@ read as Kubernetes reads it is a Problem with line and column; reading raises no
 from __future__ import annotations
 
 import re
+import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Final
@@ -17,7 +18,7 @@ from renderer.manifest.jsontypes import Json
 from renderer.manifest.yamlio import dialect, jsonstream
 from renderer.manifest.yamlio.construct import Built, build
 from renderer.manifest.yamlio.emitter import dump
-from renderer.manifest.yamlio.positions import find_line
+from renderer.manifest.yamlio.positions import Lines, lines
 
 __all__ = ["DEFAULT_LIMITS", "Document", "Limits", "dump", "load", "load_documents"]
 
@@ -43,7 +44,7 @@ class Limits:
 DEFAULT_LIMITS: Final = Limits()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, weakref_slot=True)
 class _Chunk:
     """One document's part of the input, kept as a place in it: a copy of each would double the memory."""
 
@@ -78,10 +79,18 @@ class Document:
 
         It parses the document's text once more, since lines are only wanted for errors.
         """
-        if self.chunk is None:
+        if self.chunk is None or not path:
             return self.line
-        line = find_line(self.chunk.text, path)
-        return self.line if line is None else self.chunk.first_line + line
+        found = _asked.get(self.chunk)
+        if found is None:
+            found = lines(self.chunk.text) or Lines(line=self.line - self.chunk.first_line)
+            _asked.clear()
+            _asked[self.chunk] = found
+        return self.chunk.first_line + found.at(path)
+
+
+#: The lines of the document that was asked about last, for as long as it is there: errors come many to a document.
+_asked: Final[weakref.WeakKeyDictionary[_Chunk, Lines]] = weakref.WeakKeyDictionary()
 
 
 def load_documents(

@@ -214,8 +214,8 @@ class _Builder:
             if not isinstance(part, dict):
                 self.findings.append(_at(event, "`<<` needs a mapping or a list of mappings"))
                 return
-            mixed = self._typed_keys.intersection(part, into)
-            self.findings += (_at(event, f"the key {key!r} {_MIXED}") for key in sorted(mixed))
+            mixed = sorted(key for key in part if key in self._typed_keys and key in into)
+            self.findings += (_at(event, f"the key {key!r} {_MIXED}") for key in mixed)
             into.update(part)
 
     def _key(self, event: Event) -> str | None:

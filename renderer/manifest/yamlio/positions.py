@@ -1,71 +1,67 @@
-"""Finds the line on which a field of a document stands."""
+"""Finds the lines on which the fields of a document stand."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 
 import yaml
 from yaml import CBaseLoader
-from yaml.events import CollectionEndEvent, CollectionStartEvent, Event, MappingStartEvent, ScalarEvent
+from yaml.events import CollectionEndEvent, Event, MappingStartEvent, ScalarEvent, SequenceStartEvent
 
 from renderer.manifest.yamlio import scalars
 
 
-def find_line(text: bytes, path: Sequence[str | int]) -> int | None:
-    """The 0-based line of the field, or of its nearest parent that is there; None if `text` isn't YAML.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lines:
+    """The 0-based line of a value, and of what is in it: by key in a mapping, by number in a list.
 
     A key's line is where the key stands; what an alias or a merge key brings in has the line of that.
     """
+
+    line: int
+    members: dict[str | int, Lines] = field(default_factory=dict)
+
+    def at(self, path: Sequence[str | int]) -> int:
+        """The line of the field, or of its nearest parent that is there."""
+        found = self
+        for name in path:
+            inner = found.members.get(name)
+            if inner is None:
+                break
+            found = inner
+        return found.line
+
+
+def lines(text: bytes) -> Lines | None:
+    """The lines of a document, None if `text` isn't YAML. It reads all of it: once for however many fields."""
     try:
-        return _Walk(text).to(path)
+        return _lines(text)
     except (yaml.YAMLError, UnicodeDecodeError):
         return None
 
 
-class _Walk:
-    def __init__(self, text: bytes) -> None:
-        self._next: Callable[[], Event] = CBaseLoader(text).get_event  # type: ignore[assignment]
+def _lines(text: bytes) -> Lines:
+    next_event: Callable[[], Event] = CBaseLoader(text).get_event  # type: ignore[assignment]
 
-    def to(self, path: Sequence[str | int]) -> int:
-        self._next()
-        self._next()
-        event = self._next()
-        line = _line(event)
-        for name in path:
-            found = self._member(name) if type(event) is MappingStartEvent else self._item(event, name)
-            if found is None:
-                break
-            line, event = found
-        return line
+    def value(event: Event, line: int) -> Lines:
+        members: dict[str | int, Lines] = {}
+        if type(event) is MappingStartEvent:
+            while not isinstance(key := next_event(), CollectionEndEvent):
+                name = _text(key) if type(key) is ScalarEvent else None
+                value(key, 0)
+                member = value(next_event(), _line(key))
+                if name is not None:
+                    members.setdefault(name, member)
+        elif type(event) is SequenceStartEvent:
+            while not isinstance(item := next_event(), CollectionEndEvent):
+                members[len(members)] = value(item, _line(item))
+        return Lines(line=line, members=members)
 
-    def _member(self, name: str | int) -> tuple[int, Event] | None:
-        while not isinstance(key := self._next(), CollectionEndEvent):
-            self._skip(key)
-            value = self._next()
-            if type(key) is ScalarEvent and _text(key) == name:
-                return _line(key), value
-            self._skip(value)
-        return None
-
-    def _item(self, event: Event, index: str | int) -> tuple[int, Event] | None:
-        if not isinstance(event, CollectionStartEvent):
-            return None
-        position = 0
-        while not isinstance(item := self._next(), CollectionEndEvent):
-            if position == index:
-                return _line(item), item
-            self._skip(item)
-            position += 1
-        return None
-
-    def _skip(self, event: Event) -> None:
-        """Go past a whole value, of which `event` is the first."""
-        depth = 0
-        while True:
-            depth += isinstance(event, CollectionStartEvent) - isinstance(event, CollectionEndEvent)
-            if depth == 0:
-                return
-            event = self._next()
+    next_event()
+    next_event()
+    root = next_event()
+    return value(root, _line(root))
 
 
 def _line(event: Event) -> int:

@@ -133,3 +133,22 @@ def test_what_only_the_server_sets_is_not_rendered() -> None:
     )
     found = content({**body, "status": {"ready": True}}, identity_of(body).kind)
     assert found == cluster_policy()
+
+
+def test_the_record_of_keys_is_compact_and_readable() -> None:
+    policy = cluster_policy(labels={"tier": "one", "größe": "two"}, annotations={"note": "x"})
+    assert stamp(policy)["metadata"]["annotations"][MANAGED_KEYS] == (
+        '{"annotations":["insights.fairwinds.com/managed-keys","insights.fairwinds.com/owned-by","note"],'
+        '"labels":["größe","tier"]}'
+    )
+
+
+@pytest.mark.parametrize("metadata", [None, {}, {"annotations": None}, {"annotations": {MANAGED_KEYS: 1}}, "text"])
+def test_what_records_nothing_is_nobodys(metadata: object) -> None:
+    assert managed_keys({"metadata": metadata}, "labels") == frozenset()
+    assert not is_owned({"metadata": metadata})
+
+
+def test_keys_are_recorded_of_labels_and_annotations_only() -> None:
+    with pytest.raises(ValueError, match="no such section of metadata: finalizers"):
+        managed_keys(cluster_policy(), "finalizers")

@@ -1,0 +1,1 @@
+"""What runs in the cluster, as manifests: their values, and the files made of them."""
