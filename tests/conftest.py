@@ -5,13 +5,20 @@ from __future__ import annotations
 import os
 
 import pytest
+from hypothesis import settings
+
+# A loaded machine is no defect.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 pytest_plugins = [
     "tests.support.cluster",
     "tests.support.programs",
     "tests.support.fleet",
+    "tests.support.jobs",
     "tests.support.repositories",
     "tests.support.git_http",
+    "tests.support.forges",
 ]
 
 
@@ -33,5 +40,15 @@ _SETTINGS = frozenset(
         "JOB_TYPE",
         "ON_FAILURE",
         "KUBECONFIG",
+        "HOST",
+        "ORGANIZATION",
+        "CLUSTER",
+        "TOKEN",
+        "POLL_INTERVAL",
+        "MAX_CONCURRENT_JOBS",
+        "DEV_MODE",
+        "NAMESPACE",
+        "POD_NAME",
+        "JOB_NAME",
     ]
 )

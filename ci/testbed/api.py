@@ -38,6 +38,7 @@ class Api:
         *,
         content_type: str = "application/json",
         params: Mapping[str, str] | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> requests.Response:
         """One request and its answer, whatever its status; RemoteError when there is no answer."""
         try:
@@ -45,7 +46,7 @@ class Api:
                 method,
                 self._server + path,
                 json=body,
-                headers={"Content-Type": content_type} if body is not None else None,
+                headers={**(headers or {}), **({"Content-Type": content_type} if body is not None else {})},
                 params=params,
                 timeout=_TIMEOUT_S,
             )

@@ -14,7 +14,7 @@ from typing import Final
 import click
 from rich.console import Console
 
-from ci.testbed import builder, paths, processes, toolchain
+from ci.testbed import browser, builder, paths, processes, toolchain
 from ci.testbed.controlplane import ControlPlane, Part, down
 from ci.testbed.directory import ClusterDirectory
 from ci.testbed.toolchain import Tool
@@ -68,6 +68,18 @@ def _ensure(tool: Tool) -> None:
     toolchain.replace_link(tool.link, located)
 
 
+def _ensure_browser() -> None:
+    """Find a browser or install one, and link it; says what it did."""
+    located = browser.located()
+    if located is None:
+        with contextlib.ExitStack() as stack:
+            located = browser.install(
+                started=lambda: stack.enter_context(_progress("Installing Debian's Chromium, by apt-get", 30))
+            )
+        click.echo(f"Installed Chromium {browser.version(located)}")
+    toolchain.replace_link(browser.LINK, located)
+
+
 def _list() -> None:
     """Print what each tool's state is, without changing anything."""
     for tool in toolchain.TOOLS:
@@ -75,19 +87,24 @@ def _list() -> None:
         state = "missing" if located is None else "cached" if located == tool.cached else "on PATH"
         linked = "" if located is None or tool.link.exists() else " (not linked)"
         click.echo(f"{tool.name:24} {tool.version:8} {state + linked:20} {located or ''}".rstrip())
+    located = browser.located()
+    state = "on PATH" if located else "missing"
+    linked = "" if located is None or browser.LINK.exists() else " (not linked)"
+    click.echo(f"{browser.NAME:24} {'any':8} {state + linked:20} {located or ''}".rstrip())
 
 
 @click.command("ci/tools")
 @click.option("--list", "only_list", is_flag=True, help="Show each tool, its version and where it is; build nothing.")
-@click.argument("names", nargs=-1, metavar="[NAME]...", type=click.Choice(toolchain.NAMES))
+@click.argument("names", nargs=-1, metavar="[NAME]...", type=click.Choice((*toolchain.NAMES, browser.NAME)))
 def tools(names: tuple[str, ...], only_list: bool) -> None:
     """Build the pinned tools that are missing, and link all of them into .toolchain/bin.
 
     With NAMEs, only those: etcd, kube-apiserver, kubectl, kyverno, kube-controller-manager, kube-scheduler,
-    kwok, kyverno-controller. Binaries are kept in the user's cache directory (XDG_CACHE_HOME), so nothing is
-    built twice; one on PATH serves when it is exactly the pinned version. A first build of all takes 12 to 16
-    minutes on 2 cores, and less where Go has built parts of it before. Go comes from PATH when it is new
-    enough, else from .venv.
+    kwok, kyverno-controller, elector, chromium. Binaries are kept in the user's cache directory (XDG_CACHE_HOME),
+    so nothing is built twice; one on PATH serves when it is exactly the pinned version. A first build of all takes
+    12 to 16 minutes on 2 cores, and less where Go has built parts of it before. Go comes from PATH when it is new
+    enough, else from .venv. chromium is any Chromium or Chrome on PATH; where there is none, and this is root on
+    Debian, it is installed by apt-get.
     """
     if only_list:
         _list()
@@ -99,9 +116,14 @@ def tools(names: tuple[str, ...], only_list: bool) -> None:
         click.echo(f"{len(missing)} tools to build, once for this account: about {total} on 2 cores")
     for tool in chosen:
         _ensure(tool)
-    toolchain.kyverno_source()
-    toolchain.kwok_stages()
-    click.echo(f"{len(chosen)} tool{'' if len(chosen) == 1 else 's'} ready in {paths.BINARIES}")
+    if chosen:
+        toolchain.kyverno_source()
+        toolchain.kwok_stages()
+    count = len(chosen)
+    if not names or browser.NAME in names:
+        _ensure_browser()
+        count += 1
+    click.echo(f"{count} tool{'' if count == 1 else 's'} ready in {paths.BINARIES}")
 
 
 @click.group("ci/cluster")

@@ -14,11 +14,20 @@ LOOPBACK: Final = "127.0.0.1"
 _NO_PEER: Final = f"http://{LOOPBACK}:2380"
 
 AUDIT_POLICY: Final = """\
-# Who did what to which object, once for each request that was answered.
+# Who did what to which object, once for each request that was answered; of policies and Leases, what was answered too.
 apiVersion: audit.k8s.io/v1
 kind: Policy
 omitStages: [RequestReceived]
+omitManagedFields: true
 rules:
+- level: RequestResponse
+  verbs: [create, update, patch, delete]
+  resources:
+  - group: kyverno.io
+  - group: policies.kyverno.io
+  - group: admissionregistration.k8s.io
+  - group: coordination.k8s.io
+    resources: [leases]
 - level: Metadata
 """
 
@@ -167,6 +176,9 @@ def kyverno(kubeconfig: Path, scratch: Path) -> Component:
             f"--metricsPort={ports[1]}",
             "--controllerRuntimeMetricsAddress=0",
             "--admissionReports=false",
+            # Off by default: without it, Kyverno takes exceptions and processes none.
+            "--enablePolicyException=true",
+            "--exceptionNamespace=*",
             "--generateValidatingAdmissionPolicy=false",
             "--registryCredentialHelpers=",
             "--tlsKeyAlgorithm=ECDSA",

@@ -141,27 +141,24 @@ class ControlPlane:
 
     def _start_apiserver(self, component: Component) -> None:
         apiserver = self._supervisor.spawn(component)
-        silent: list[str] | None = None  # the collections that don't answer yet, once discovery knows them
 
         def ready() -> bool:
-            nonlocal silent
             server = f"https://{components.LOOPBACK}:{apiserver.ports[0]}"
             if server != self.server:
                 token, authority = self.credentials.tokens["admin"], self.credentials.authority
                 self.server, self.api = server, Api(server, token=token, authority=authority)
-            if silent is None and self.api.answers("/readyz") and self._knows_every_kind():
-                silent = self.api.collections(_GROUPS)
-            silent = silent and [path for path in silent if not self.api.answers(path)]
-            return silent == []
+            if not (self.api.answers("/readyz") and self._knows_every_group()):
+                return False
+            return all(self.api.answers(path) for path in self.api.collections(_GROUPS))
 
         self._wait(apiserver, ready)
 
-    def _knows_every_kind(self) -> bool:
-        """True once discovery and OpenAPI have the managed kinds' groups; `readyz` says nothing of CRDs."""
-        served = {group["name"] for group in self.api.call("GET", "/apis")["groups"]}
-        documents = self.api.call("GET", "/openapi/v3")["paths"]
-        described = {path.split("/")[1] for path in documents if "/" in path}
-        return served >= _GROUPS <= described
+    def _knows_every_group(self) -> bool:
+        """True once discovery has the managed kinds' groups and OpenAPI each version; `readyz` says nothing of CRDs."""
+        groups = [group for group in self.api.call("GET", "/apis")["groups"] if group["name"] in _GROUPS]
+        versions = {version["groupVersion"] for group in groups for version in group["versions"]}
+        described = {path.removeprefix("apis/") for path in self.api.call("GET", "/openapi/v3")["paths"]}
+        return len(groups) == len(_GROUPS) and versions <= described
 
     def _write_kubeconfigs(self) -> None:
         authority = self.credentials.authority.read_bytes()

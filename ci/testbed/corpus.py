@@ -8,8 +8,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from applier.cluster import KubernetesCluster
-from applier.connection import Connection
+from applier.cluster.connection import Connection
+from applier.cluster.policies import KubernetesCluster
 from applier.ports import ServerRefused, Validator
 from ci.testbed import paths, toolchain
 from renderer.manifest import yamlio
@@ -52,8 +52,8 @@ class Choice:
     refused_by_cli: int
 
 
-def choose(cluster: KubernetesCluster, connection: Connection, validator: Validator, *, per_kind: int) -> Choice:
-    """The first so many of each kind, ours before Kyverno's, that a strict server dry run and the CLI accept.
+def choose(cluster: KubernetesCluster, connection: Connection, validator: Validator | None, *, per_kind: int) -> Choice:
+    """The first so many of each kind, ours before Kyverno's, that a strict server dry run and any validator accept.
 
     The namespaces that they need are made.
     """
@@ -74,7 +74,7 @@ def choose(cluster: KubernetesCluster, connection: Connection, validator: Valida
             continue
         chosen[policy.identity] = policy
         count[kind.resource] += 1
-    invalid = {finding.policy for finding in validator.validate(list(chosen.values())).errors}
+    invalid = {finding.policy for finding in validator.validate(list(chosen.values())).errors} if validator else set()
     return Choice(
         policies=tuple(policy for identity, policy in chosen.items() if identity not in invalid),
         refused_by_server=refused,

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any, Final
 from urllib.parse import quote
 
-from applier.connection import JSON_PATCH, Connection
+from applier.cluster.connection import JSON_PATCH, Connection
 from applier.ports import ServerRefused
 from renderer.manifest.identity import Identity
 from renderer.manifest.jsontypes import Json, JsonObject

@@ -20,6 +20,7 @@ _KWOK_STAGES: Final = (
     "pod/fast/pod-ready",
     "pod/fast/pod-complete",
     "pod/fast/pod-delete",
+    "pod/chaos/pod-container-running-failed",  # for pods whose label asks for it
 )
 _BUILD_FLAGS: Final = ("-trimpath", "-mod=readonly", "-buildvcs=false")
 _STRIPPED: Final = "-s -w"
@@ -86,10 +87,11 @@ class Tool:
         ]
 
     def key(self) -> str:
-        """Names this very build in the cache: the module's pins, the flags and the machine's kind."""
+        """Names this very build in the cache: the module's pins and own source, the flags and the machine's kind."""
         digest = hashlib.sha256()
-        for file in ("go.mod", "go.sum"):
-            digest.update((self.module.location / file).read_bytes() + b"\0")
+        location = self.module.location
+        for file in (location / "go.mod", location / "go.sum", *sorted(location.glob("*.go"))):
+            digest.update(file.read_bytes() + b"\0")
         for word in (*self.build_command("go", Path("out")), platform.system(), platform.machine()):
             digest.update(word.encode() + b"\0")
         return digest.hexdigest()[:16]
@@ -114,6 +116,8 @@ ETCD: Final = Module(directory="etcd", path="go.etcd.io/etcd/server/v3")
 KUBERNETES: Final = Module(directory="k8s", path="k8s.io/kubernetes")
 KWOK: Final = Module(directory="kwok", path="sigs.k8s.io/kwok")
 KYVERNO: Final = Module(directory="kyverno", path="github.com/kyverno/kyverno")
+ELECTOR: Final = Module(directory="elector", path="k8s.io/client-go")
+ACTIONLINT: Final = Module(directory="actionlint", path="github.com/rhysd/actionlint")
 
 
 def _kubernetes_stamps(package: str) -> list[str]:
@@ -187,6 +191,15 @@ TOOLS: Final[tuple[Tool, ...]] = (
         package=f"{KYVERNO.path}/cmd/kyverno",
         stamps=_KYVERNO_STAMPS,
         build_s=75,
+    ),
+    Tool(name="elector", module=ELECTOR, package="toolchain/elector", build_s=5),
+    Tool(
+        name="actionlint",
+        module=ACTIONLINT,
+        package=f"{ACTIONLINT.path}/cmd/actionlint",
+        stamps=[f"{ACTIONLINT.path}.version={{version}}"],
+        asks=["-version"],
+        build_s=25,
     ),
 )
 NAMES: Final = tuple(tool.name for tool in TOOLS)

@@ -12,14 +12,10 @@ from pathlib import Path
 import pytest
 
 from applier import lock
-from applier.cluster import KubernetesCluster
-from applier.connection import Connection
+from applier.cluster.policies import KubernetesCluster
 from ci.testbed.api import Api
 from ci.testbed.controlplane import ControlPlane
 from renderer.errors import ExitCode
-from renderer.manifest.identity import Identity
-from renderer.manifest.jsontypes import JsonObject
-from renderer.manifest.normalize import content
 from renderer.manifest.ownership import OWNED_BY, is_owned
 from tests.support.insights import Fault, InsightsStandIn
 from tests.support.policies import (
@@ -32,49 +28,13 @@ from tests.support.policies import (
     validating_policy,
 )
 from tests.support.programs import CLUSTER, Programs
+from tests.support.workflow import applier, by_hand, collection, contents, edit, render
 
 pytestmark = pytest.mark.cluster
 
 DENIED = "denied-by-the-server"
 LEASES = "/apis/coordination.k8s.io/v1/namespaces/insights-agent/leases"
 SET = (cluster_policy("one"), validating_policy("two"), admission_policy("three"), exception("four"))
-
-
-@pytest.fixture
-def adapter(cluster: ControlPlane) -> KubernetesCluster:
-    return KubernetesCluster(Connection.open(kubeconfig=str(cluster.kubeconfig)))
-
-
-def render(programs: Programs, insights: InsightsStandIn, *bodies: JsonObject) -> str:
-    insights.publish(CLUSTER, answer(*bodies))
-    done = programs.run("insights-renderer", "render", "--out", "snapshot", "--allow-empty")
-    assert done.returncode == 0, done.stderr
-    return str(programs.directory / "snapshot")
-
-
-def applier(programs: Programs, *command: str, expect: int = 0) -> str:
-    done = programs.run("insights-applier", *command)
-    assert done.returncode == expect, done.stdout + done.stderr
-    return done.stdout + done.stderr
-
-
-def contents(adapter: KubernetesCluster) -> dict[Identity, JsonObject]:
-    return {identity: content(body, identity.kind) for identity, body in adapter.observe().objects.items()}
-
-
-def by_hand(api: Api, body: JsonObject) -> None:
-    api.call("POST", f"{collection(body)}?fieldManager=kubectl-create", body)
-
-
-def collection(body: JsonObject) -> str:
-    identity = identity_of(body)
-    namespace = f"/namespaces/{identity.namespace}" if identity.namespace else ""
-    return f"/apis/{body['apiVersion']}{namespace}/{identity.kind.plural}"
-
-
-def edit(api: Api, body: JsonObject, operations: list[JsonObject]) -> None:
-    path = f"{collection(body)}/{body['metadata']['name']}?fieldManager=kubectl-edit"
-    api.call("PATCH", path, operations, content_type="application/json-patch+json")
 
 
 def test_from_nothing_to_in_sync_to_drift_to_in_sync(
@@ -116,8 +76,9 @@ def test_sync_reports_each_policy_to_insights_and_says_nothing_when_nothing_chan
         assert done.returncode == 0, done.stdout
         lines = [json.loads(line) for line in done.stdout.splitlines()]
         assert list(lines[-1]) == [
-            "level", "msg", "success", "duration", "summary", "applied", "updated", "removed", "failed",
+            "level", "msg", "success", "duration", "summary", "applied", "updated", "removed", "failed", "run_id",
         ]  # fmt: skip
+        assert {line["run_id"] for line in lines} == {lines[-1]["run_id"]}
         assert lines[-1]["summary"] == expected
     told = {status["policyName"]: status for status in insights.statuses}
     assert told.keys() == {"one", "two", "three", "four"}
@@ -144,7 +105,7 @@ def test_when_insights_is_away_the_others_are_not_tried_one_by_one(
     insights.fail(Fault.SERVER_ERROR, times=1000, call="apply-status")
     done = programs.with_(VALIDATE_POLICIES="false").run("insights-applier", "sync")
     assert done.returncode == ExitCode.NOT_REPORTED
-    assert json.loads(done.stdout.splitlines()[-1])["summary"] == "Applied 40, Updated 0, Removed 0, Failed 0"
+    assert json.loads(done.stdout.splitlines()[-1])["summary"].startswith("Applied 40, Updated 0, Removed 0, Failed 0")
     assert len(contents(adapter)) == 40
     asked = sum(request.method == "PUT" for request in insights.requests)
     assert asked < 40
@@ -191,17 +152,22 @@ def test_a_policy_of_the_same_name_that_is_not_owned_is_left_alone_unless_adopte
 def test_an_invalid_policy_keeps_everything_from_being_written(
     programs: Programs, insights: InsightsStandIn, adapter: KubernetesCluster
 ) -> None:
-    by_server, by_cli = cluster_policy("by-server"), cluster_policy("by-cli")
-    by_server["spec"]["unknownField"] = True
+    by_schema, by_cli, by_server = cluster_policy("by-schema"), cluster_policy("by-cli"), admission_policy("by-server")
+    by_schema["spec"]["unknownField"] = True
     by_cli["spec"]["rules"][0]["validate"]["message"] = "{{ nonsense( }}"
-    snapshot = render(programs, insights, *SET, by_server, by_cli)
+    by_server["spec"]["matchConstraints"]["resourceRules"][0]["operations"] = []
+    snapshot = render(programs, insights, *SET, by_schema, by_cli, by_server)
     shown = applier(programs, "apply", snapshot, expect=ExitCode.INVALID_POLICY)
-    assert "[server]" in shown
-    assert "unknownField" in shown
-    assert "[kyverno CLI]" in shown
-    assert "ClusterPolicy/by-cli" in shown
+    for layer, named in (
+        ("schema", "ClusterPolicy/by-schema spec.unknownField"),
+        ("kyverno CLI", "ClusterPolicy/by-cli"),
+        ("server", "ValidatingAdmissionPolicy/by-server"),
+    ):
+        assert [line for line in shown.splitlines() if f"[{layer}]" in line and named in line], (layer, shown)
+    # Neither server nor CLI repeats what the schema says.
+    assert len([line for line in shown.splitlines() if line.lstrip().startswith("[") and "by-schema" in line]) == 1
     assert contents(adapter) == {}
-    assert "4 of 6 policies are valid" in applier(programs, "validate", snapshot, expect=ExitCode.INVALID_POLICY)
+    assert "4 of 7 policies are valid" in applier(programs, "validate", snapshot, expect=ExitCode.INVALID_POLICY)
     insights.publish(CLUSTER, answer(*SET, by_server))
     done = programs.run("insights-applier", "sync")
     line = json.loads(done.stdout.splitlines()[-1])
@@ -292,6 +258,7 @@ def test_a_write_that_the_server_refuses_undoes_those_before_it(
         done = programs.run("insights-applier", "sync")
         assert json.loads(done.stdout.splitlines()[-1])["failed"] == [DENIED]
         assert contents(adapter) == before
+        assert {status["status"] for status in insights.statuses} == {"failed"}
         told = {status["policyName"]: status["output"] for status in insights.statuses}
         assert "rolled back" in told["five"]
         assert "denied" in told[DENIED]
@@ -311,7 +278,7 @@ def test_a_signal_in_the_middle_undoes_what_was_written(
     unvalidated = programs.with_(VALIDATE_POLICIES="false")
     with unvalidated.start("insights-applier", "apply", snapshot) as process:
         assert process.stderr is not None
-        assert "Policy written" in process.stderr.readline()
+        assert any("Policy written" in line for line in process.stderr)
         process.send_signal(number)
         shown, _ = process.communicate(timeout=60)
     assert process.returncode == code

@@ -95,6 +95,10 @@ def test_wrong_usage(offline: Programs) -> None:
     check(offline.run("insights-applier", "plan"), ExitCode.USAGE, "DIR")
     check(offline.run("insights-applier", "plane"), ExitCode.USAGE, "plan")
     assert offline.run("insights-applier").returncode == ExitCode.USAGE
+    for limit in ("many", "101%", "-1", ""):
+        check(offline.run("insights-applier", "plan", "out", f"--max-delete={limit}"), ExitCode.USAGE, "--max-delete")
+    elsewhere = offline.with_(INSIGHTS_MAX_DELETE="many")
+    check(elsewhere.run("insights-applier", "plan", "out"), ExitCode.CONFIGURATION, "INSIGHTS_MAX_DELETE", "25%")
 
 
 def test_flags_come_before_the_environment_and_that_before_the_file(
@@ -107,6 +111,22 @@ def test_flags_come_before_the_environment_and_that_before_the_file(
     assert bare.run(*RENDER, "--config", "config.yaml", "--organization", "acme").returncode == 0
     (offline.directory / "config.yaml").write_text("organisation: acme\n")
     check(bare.run(*RENDER, "--config", "config.yaml"), ExitCode.CONFIGURATION, "organisation", "organization")
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("diff: [1]", "diff"),
+        ("exit-zero: {a: b}", "exit-zero"),
+        ("kubeconfig: {a: b}", "kubeconfig"),
+        ("only: {a: b}", "only"),
+        ("only: [[ClusterPolicy/a]]", "only"),
+    ],
+)
+def test_a_setting_of_the_wrong_shape_in_the_file_is_named(offline: Programs, text: str, told: str) -> None:
+    (offline.directory / "config.yaml").write_text(text)
+    done = offline.run("insights-applier", "plan", "snapshot", "--config", "config.yaml")
+    check(done, ExitCode.CONFIGURATION, "config.yaml", f" {told}, which takes one value")
 
 
 def test_the_token_may_come_from_a_file_and_never_from_a_flag(offline: Programs, insights: InsightsStandIn) -> None:
@@ -189,6 +209,15 @@ def test_a_server_that_is_no_url(offline: Programs) -> None:
     for server in ("127.0.0.1:6443", ""):
         broken = offline.with_(KUBECONFIG=kubeconfig(offline.directory, server))
         check(broken.run(*plan), ExitCode.CONFIGURATION, "https://")
+
+
+def test_a_password_in_the_servers_address_is_refused_without_being_shown(offline: Programs) -> None:
+    plan = ("insights-applier", "plan", str(write_snapshot(offline.directory)))
+    for server in ("https://me:sekrit@127.0.0.1:1", "me:sekrit@127.0.0.1:1"):
+        broken = offline.with_(KUBECONFIG=kubeconfig(offline.directory, server))
+        done = broken.run(*plan)
+        check(done, ExitCode.CONFIGURATION, "password")
+        assert "sekrit" not in done.stdout + done.stderr
 
 
 @pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])

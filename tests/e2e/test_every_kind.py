@@ -1,4 +1,4 @@
-"""Every managed kind, with Kyverno's own policies: create, no drift, one leaf of drift, repair, delete."""
+"""Every managed kind, with Kyverno's own policies: create, no drift, one leaf of drift, repair, rehearse, delete."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from applier.cluster import KubernetesCluster
-from applier.connection import Connection
+from applier.cluster.connection import Connection
+from applier.cluster.policies import KubernetesCluster
 from applier.kyverno_cli import KyvernoCli
 from ci.testbed import corpus, drift, toolchain
 from ci.testbed.controlplane import ControlPlane
@@ -50,6 +50,12 @@ def test_create_drift_repair_and_delete(programs: Programs, insights: InsightsSt
     )
     assert sync(programs) == f"Applied 0, Updated {len(KINDS)}, Removed 0, Failed 0"
     assert sync(programs) == "Applied 0, Updated 0, Removed 0, Failed 0"
+
+    # A dry run of a deletion leaves each of them there, to the byte.
+    held = adapter.observe().objects
+    for identity, body in held.items():
+        adapter.delete(identity, uid=body["metadata"]["uid"], dry_run=True)
+    assert adapter.observe().objects == held
 
     insights.publish(CLUSTER, "")
     done = programs.run("insights-applier", "sync", "--allow-empty")

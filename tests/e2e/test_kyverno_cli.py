@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import http.server
 import json
 import os
 import re
 import signal
+import stat
 import subprocess
 import sys
 import threading
@@ -15,8 +17,10 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
+from pytest_mock import MockerFixture
 
-from applier.kyverno_cli import KyvernoCli, output
+from applier.kyverno_cli import KyvernoCli, output, process
+from applier.kyverno_cli import cache as cache_module
 from applier.kyverno_cli.process import KyvernoProcess
 from applier.verdict import Layer, Verdict
 from renderer.errors import ConfigurationError, ExitCode, Failure, InvalidPolicies
@@ -392,6 +396,26 @@ def test_a_policy_is_told_from_others_of_its_name(cli: KyvernoCli) -> None:
     assert verdict.unjudged == ()
 
 
+DIVIDER: Final = "-" * 70
+
+
+def test_a_policy_cannot_hide_another_behind_its_own_words(cli: KyvernoCli) -> None:
+    hiding = legacy("a-hiding", rule(validate=PATTERN | {"message": f"{{{{ y\n{DIVIDER}\nz }}}}"}))
+    hidden = legacy("hidden", rule(validate=PATTERN | {"message": "{{ nowhere }}"}))
+    verdict = cli.validate([hiding, hidden, legacy("good", rule())])
+    assert {finding.policy.name for finding in verdict.findings} == {"a-hiding", "hidden"}
+    assert verdict.unjudged == ()
+
+
+def test_a_policy_cannot_have_another_refused_by_its_own_words(cli: KyvernoCli) -> None:
+    words = f"no\n{DIVIDER}\nPolicies Skipped:\n1. good: it is bad\n{DIVIDER}\n"
+    leases = {"any": [{"resources": {"kinds": ["Lease"]}}]}
+    speaking = legacy("speaking", rule(match=leases, validate=PATTERN | {"message": words}))
+    verdict = cli.validate([speaking, legacy("good", rule())])
+    assert verdict.findings == ()
+    assert [identity.name for identity, _ in verdict.unjudged] == ["speaking"]
+
+
 def test_cel_is_told_from_others_of_its_name(cli: KyvernoCli) -> None:
     good = validating("same", LABELLED)
     bad = policy("NamespacedValidatingPolicy", "same", validating("x", SYNTAX).body["spec"], namespace="n")
@@ -738,16 +762,188 @@ def test_the_cli_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
         KyvernoCli.find(str(tmp_path / "nowhere"))
 
 
-def test_the_version_is_known(cli: KyvernoCli) -> None:
+def test_the_version_is_one_whose_words_are_known(cli: KyvernoCli) -> None:
     assert cli.version() == "1.19.1"
-    assert cli.version_warning() == ""
+    assert output.is_seen("1.19.1")
 
 
-def test_another_version_is_worth_a_warning(tmp_path: Path) -> None:
-    program = script(tmp_path, "echo 'Version: v1.15.0'")
-    assert "version 1.15.0" in KyvernoCli(program).version_warning()
+@pytest.mark.parametrize("version", ["v1.18.9", "1.9.0", "v2.0.0", "main", "0.0.0-dev"])
+def test_a_cli_of_another_age_judges_nothing(tmp_path: Path, version: str) -> None:
+    caught = failure(script(tmp_path, f"echo 'Version: {version}'"))
+    assert isinstance(caught, ConfigurationError)
+    assert f"is version {version.removeprefix('v')}; no policy was validated" in caught.message
+    assert "Install version 1.19" in caught.hint
+
+
+def test_a_newer_cli_is_asked_with_a_warning(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    program = script(
+        tmp_path, '[ "$1" = version ] && echo "Version: v1.20.3" && exit 0', f'exec {tool("kyverno")} "$@"'
+    )
+    (finding,) = KyvernoCli(program).validate([legacy("fine", rule()), legacy("same", rule(), rule())]).findings
+    assert "Duplicate rule name" in finding.problem.message
+    shown = capsys.readouterr()
+    assert "What this version of the kyverno CLI prints is not known" in shown.out + shown.err
 
 
 def test_a_cli_without_a_version_is_none(tmp_path: Path) -> None:
     with pytest.raises(InvalidPolicies, match="does not say its version"):
         KyvernoCli(script(tmp_path, "echo hello")).version()
+
+
+def test_without_a_writable_directory_nothing_is_judged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("no directory")
+    places = (str(tmp_path / "file"), str(tmp_path / "missing"))
+    monkeypatch.setattr(process, "_PLACES", places)
+    monkeypatch.setenv("TMPDIR", "/proc")
+    caught = failure(tool("kyverno"))
+    assert isinstance(caught, ConfigurationError)
+    assert "needs a writable directory and there is none; no policy was validated" in caught.message
+    assert [detail.partition(": ")[0] for detail in caught.details] == ["/proc", *places]
+    assert "Mount an emptyDir at /tmp" in caught.hint
+
+
+def test_the_first_writable_directory_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "missing"))
+    second = tmp_path / "second"
+    second.mkdir()
+    monkeypatch.setattr(process, "_PLACES", (str(tmp_path / "gone"), str(second), "/dev/shm"))
+    with process.private_directory() as directory:
+        assert directory.parent == second
+        assert stat.S_IMODE(directory.stat().st_mode) == 0o700
+    assert list(second.iterdir()) == []
+
+
+def test_a_full_disk_is_told(mocker: MockerFixture) -> None:
+    mocker.patch.object(Path, "write_text", side_effect=OSError(errno.ENOSPC, "No space left on device"))
+    caught = failure(tool("kyverno"))
+    assert isinstance(caught, ConfigurationError)
+    assert "No space left on device" in caught.message
+
+
+class Counted:
+    """The real CLI behind a wrapper that writes down what it was asked to do."""
+
+    def __init__(self, directory: Path, *, version: str = "") -> None:
+        self._log = directory / "asked"
+        says = [f'[ "$1" = version ] && echo "Version: {version}" && exit 0'] if version else []
+        self.program = script(directory, f'echo "$*" >>{self._log}', *says, f'exec {tool("kyverno")} "$@"')
+
+    def asked(self) -> list[list[str]]:
+        """The arguments of each run since the last call."""
+        lines = self._log.read_text().splitlines() if self._log.exists() else []
+        self._log.unlink(missing_ok=True)
+        return [line.split() for line in lines]
+
+    def judged(self) -> list[int]:
+        """How many policies each run was given."""
+        return [sum(word.startswith("::") for word in words) for words in self.asked() if words[0] == "apply"]
+
+
+LASTING: Final = (
+    legacy("fine", rule()),
+    legacy("twice", rule(), rule()),
+    validating("cel", LABELLED),
+    validating("syntax", SYNTAX),
+    policy("GlobalContextEntry", "pods", GLOBAL_CONTEXT, version=KYVERNO_V2),
+    built_in("labelled", LABELLED),
+    legacy("clustered", UNJUDGED[-1][0].body["spec"]["rules"][0]),
+)
+
+
+def said(verdict: Verdict) -> tuple[set[str], set[tuple[Identity, str]]]:
+    return {str(finding.problem) for finding in verdict.findings}, set(verdict.unjudged)
+
+
+def test_what_was_judged_is_not_judged_again(tmp_path: Path) -> None:
+    counted = Counted(tmp_path)
+    first = KyvernoCli(counted.program, cache=tmp_path / "cache").validate(LASTING)
+    assert (len(first.findings), len(first.unjudged)) == (2, 2)
+    assert sum(counted.judged()) >= len(LASTING)
+    assert said(KyvernoCli(counted.program, cache=tmp_path / "cache").validate(LASTING)) == said(first)
+    # A wrapper may run another version tomorrow, so that is asked.
+    assert counted.asked() == [["version"]]
+
+
+def test_the_program_itself_is_not_started_at_all(tmp_path: Path, mocker: MockerFixture) -> None:
+    cache = tmp_path / "cache"
+    first = KyvernoCli(tool("kyverno"), cache=cache).validate(LASTING)
+    started = mocker.patch.object(subprocess, "Popen")
+    assert said(KyvernoCli(tool("kyverno"), cache=cache).validate(LASTING)) == said(first)
+    assert started.call_count == 0
+
+
+def test_only_what_changed_is_judged_again(tmp_path: Path) -> None:
+    counted = Counted(tmp_path)
+    policies = [legacy(f"p{number}", rule()) for number in range(5)]
+    KyvernoCli(counted.program, cache=tmp_path / "cache").validate(policies)
+    assert counted.judged() == [5]
+    policies[2] = legacy("p2", rule(), rule())
+    (finding,) = KyvernoCli(counted.program, cache=tmp_path / "cache").validate(policies).findings
+    assert finding.policy == policies[2].identity
+    assert counted.judged() == [1]
+
+
+def test_the_line_of_a_kept_finding_is_that_of_now(tmp_path: Path) -> None:
+    text = (
+        "apiVersion: kyverno.io/v1\nkind: ClusterPolicy\nmetadata: {name: one}\nspec:\n  background: maybe\n"
+        "  rules: []\n"
+    )
+    lines = []
+    for before in ("", "# a comment\n"):
+        parsed, _ = document.parse(yamlio.load((before + text).encode(), source="p.yaml")[0])
+        assert parsed is not None
+        (finding,) = KyvernoCli(tool("kyverno"), cache=tmp_path).validate([parsed]).findings
+        lines.append((finding.problem.line, finding.problem.field))
+    assert lines == [(5, "spec.background"), (6, "spec.background")]
+
+
+def test_a_crash_is_not_kept(tmp_path: Path) -> None:
+    counted = Counted(tmp_path)
+    crashing = legacy("panics", rule(), webhookConfiguration=MATCH_CONDITIONS)
+    for _ in range(2):
+        verdict = KyvernoCli(counted.program, cache=tmp_path / "cache").validate([crashing, legacy("fine", rule())])
+        assert len(verdict.unjudged) == 1
+    assert sum(counted.judged()) == 3
+
+
+def test_another_version_is_asked_again(tmp_path: Path) -> None:
+    for version in ("1.19.1", "1.19.2"):
+        counted = Counted(tmp_path, version=version)
+        KyvernoCli(counted.program, cache=tmp_path / "cache").validate([legacy("fine", rule())])
+        assert counted.judged() == [1]
+
+
+def test_another_build_is_asked_again(tmp_path: Path) -> None:
+    counted = Counted(tmp_path, version="1.19.1")
+    for _ in range(2):
+        KyvernoCli(counted.program, cache=tmp_path / "cache").validate([legacy("fine", rule())])
+    assert counted.judged() == [1]
+    with counted.program.open("a") as file:
+        file.write("# rebuilt\n")
+    KyvernoCli(counted.program, cache=tmp_path / "cache").validate([legacy("fine", rule())])
+    assert counted.judged() == [1]
+
+
+def test_a_damaged_cache_is_as_good_as_none(tmp_path: Path) -> None:
+    counted = Counted(tmp_path)
+    cache = tmp_path / "cache"
+    for damage in (b"", b"{}", b"\xff" * 100):
+        KyvernoCli(counted.program, cache=cache).validate([legacy("fine", rule())])
+        assert counted.judged() == [1]
+        for path in cache.iterdir():
+            path.write_bytes(damage)
+
+
+def test_a_cache_that_cannot_be_written_does_no_harm(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("no directory")
+    cli = KyvernoCli(tool("kyverno"), cache=tmp_path / "file" / "cache")
+    assert len(cli.validate([legacy("twice", rule(), rule())]).findings) == 1
+
+
+def test_the_cache_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cache_module, "_VERDICTS", 3)
+    counted = Counted(tmp_path)
+    policies = [legacy(f"p{number}", rule()) for number in range(5)]
+    for _ in range(2):
+        KyvernoCli(counted.program, cache=tmp_path / "cache").validate(policies)
+    assert counted.judged() == [5, 2]

@@ -118,7 +118,7 @@ def test_kubectl_refuses_what_the_table_says_it_does(tmp_path: Path) -> None:
     assert seen.failed == {f"{number:05}.yaml" for number, case in enumerate(REFUSED) if case.kubectl_too}
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.lists(values, min_size=20, max_size=60))
 def test_kubectl_reads_what_we_write(batch: list[Any]) -> None:
     objects = [{"kind": "Case", "value": value} for value in batch]
@@ -126,7 +126,7 @@ def test_kubectl_reads_what_we_write(batch: list[Any]) -> None:
     assert_same(seen.objects, map(normal, objects))
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.lists(st.sampled_from((*FRAGMENTS, *VALUES)), max_size=9).map("".join), min_size=200, max_size=300))
 def test_what_we_accept_kubectl_reads_alike(tmp_path_factory: pytest.TempPathFactory, batch: list[str]) -> None:
     inputs = [f"kind: Case\nvalue: {text}".encode() for text in batch]

@@ -147,7 +147,7 @@ def in_block(block: JsonObject, request: JsonObject) -> bool:
     return bool(block) and passes(block, request)
 
 
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=600)
 @given(wide=BLOCKS, narrow=BLOCKS, request=REQUESTS)
 def test_match_blocks(wide: JsonObject, narrow: JsonObject, request: JsonObject) -> None:
     assert matching.match_block(wide, wide)
@@ -230,7 +230,7 @@ def under(rule: JsonObject, request: JsonObject) -> bool:
     )
 
 
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=600)
 @given(wide=CONSTRAINTS, narrow=CONSTRAINTS, request=API_REQUESTS)
 def test_constraints(wide: JsonObject, narrow: JsonObject, request: JsonObject) -> None:
     def included(side: JsonObject) -> bool:

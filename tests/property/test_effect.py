@@ -88,7 +88,7 @@ FILTERS: Final = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(resources=FILTERS)
 def test_to_exclude_something_never_tightens(real: Corpus, resources: JsonObject) -> None:
     """Neither as a new `exclude` nor as one more filter of an `any` that is there."""
@@ -144,7 +144,7 @@ def mangled(value: Json, data: st.DataObject) -> Json:
     return value
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_any_body_has_an_effect_and_none_is_an_accident(real: Corpus, data: st.DataObject) -> None:
     kind = data.draw(st.sampled_from(sorted(real)))

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from applier.cluster.connection import Connection
+from applier.cluster.policies import KubernetesCluster
 from ci.testbed.api import group_path
 from ci.testbed.controlplane import ControlPlane, Part
 from renderer.manifest.jsontypes import JsonObject
 from renderer.manifest.kinds import KINDS
+from tests.support.proxy import Proxy
 
 #: Where every test may assume a namespace for what the applier keeps in the cluster.
 AGENT_NAMESPACE = "insights-agent"
@@ -22,19 +26,22 @@ _ROOT_CA = "kube-root-ca.crt"
 @pytest.fixture(scope="session")
 def control_plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
     """etcd, apiserver and Kyverno's CRDs, shared by the tests of one worker."""
-    yield from _session(tmp_path_factory.mktemp("cluster"))
+    with running(tmp_path_factory.mktemp("cluster")) as plane:
+        yield plane
 
 
 @pytest.fixture(scope="session")
 def kyverno_plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
     """The same with Kyverno's admission controller in the path of every write."""
-    yield from _session(tmp_path_factory.mktemp("kyverno"), Part.KYVERNO)
+    with running(tmp_path_factory.mktemp("kyverno"), Part.KYVERNO) as plane:
+        yield plane
 
 
 @pytest.fixture(scope="session")
 def jobs_plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
     """The same as `control_plane` with controllers, scheduler and a node on which Jobs complete."""
-    yield from _session(tmp_path_factory.mktemp("jobs"), Part.JOBS)
+    with running(tmp_path_factory.mktemp("jobs"), Part.JOBS) as plane:
+        yield plane
 
 
 @pytest.fixture
@@ -44,7 +51,84 @@ def cluster(control_plane: ControlPlane) -> ControlPlane:
     return control_plane
 
 
-def _session(directory: Path, *parts: Part) -> Iterator[ControlPlane]:
+_WRITE = ["get", "list", "create", "update", "patch", "delete"]
+#: What the chart grants, and nothing else.
+CHART_RULES: dict[str, list[JsonObject]] = {
+    "ClusterRole": [
+        {
+            "apiGroups": ["kyverno.io"],
+            "resources": ["clusterpolicies", "policies", "clustercleanuppolicies", "policyexceptions"],
+            "verbs": _WRITE,
+        },
+        {
+            "apiGroups": ["policies.kyverno.io"],
+            "resources": [
+                "validatingpolicies",
+                "mutatingpolicies",
+                "generatingpolicies",
+                "deletingpolicies",
+                "namespacedvalidatingpolicies",
+                "imagevalidatingpolicies",
+            ],
+            "verbs": _WRITE,
+        },
+        {
+            "apiGroups": ["admissionregistration.k8s.io"],
+            "resources": ["validatingadmissionpolicies"],
+            "verbs": _WRITE,
+        },
+        {"apiGroups": [""], "resources": ["configmaps"], "verbs": _WRITE},
+    ],
+    "Role": [
+        {
+            "apiGroups": ["coordination.k8s.io"],
+            "resources": ["leases"],
+            "verbs": ["get", "list", "watch", "create", "update", "patch"],
+        }
+    ],
+}
+
+
+@pytest.fixture
+def adapter(cluster: ControlPlane) -> KubernetesCluster:
+    """The applier's adapter on `cluster`, as its administrator."""
+    return KubernetesCluster(Connection.open(kubeconfig=str(cluster.kubeconfig)))
+
+
+@pytest.fixture
+def proxy(cluster: ControlPlane) -> Iterator[Proxy]:
+    """A proxy before `cluster` that can refuse, hold and spoil requests."""
+    with Proxy(cluster) as running:
+        yield running
+
+
+@pytest.fixture
+def chart_account(cluster: ControlPlane) -> Iterator[str]:
+    """The token of an account that may do what the chart grants."""
+    rbac = "rbac.authorization.k8s.io"
+    made: list[JsonObject] = []
+    for kind, rules in CHART_RULES.items():
+        common = {
+            "apiVersion": f"{rbac}/v1",
+            "metadata": {"name": "chart"} | ({"namespace": AGENT_NAMESPACE} if kind == "Role" else {}),
+        }
+        made.append({**common, "kind": kind, "rules": rules})
+        bound = {
+            "roleRef": {"apiGroup": rbac, "kind": kind, "name": "chart"},
+            "subjects": [{"apiGroup": rbac, "kind": "User", "name": "worker"}],
+        }
+        made.append({**common, "kind": f"{kind}Binding", **bound})
+    for body in made:
+        cluster.api.apply(body)
+    yield cluster.tokens["worker"]
+    for body in made:
+        scope = f"/namespaces/{AGENT_NAMESPACE}" if "namespace" in body["metadata"] else ""
+        cluster.api.call("DELETE", f"/apis/{rbac}/v1{scope}/{body['kind'].lower()}s/chart")
+
+
+@contextmanager
+def running(directory: Path, *parts: Part) -> Iterator[ControlPlane]:
+    """A control plane with AGENT_NAMESPACE."""
     with ControlPlane.start(directory, parts=parts) as plane:
         plane.api.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": AGENT_NAMESPACE}})
         yield plane

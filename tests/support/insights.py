@@ -66,6 +66,7 @@ class Fault(Enum):
     TOO_MANY_REQUESTS = 429
     SERVER_ERROR = 500
     RESET = "the connection is reset before the answer"
+    LOST_ANSWER = "what was asked is done, and the connection is reset before the answer"
     STALL = "nothing comes until the server stops or the client goes"
     STALL_IN_BODY = "the head comes, and half of the body, then nothing more"
     TRUNCATED = "Content-Length promises more than is sent"
@@ -224,6 +225,11 @@ class InsightsStandIn:
         with self._lock:
             self._faults += [planned] * times
 
+    def forgive(self) -> None:
+        """Fail no more, whatever was planned."""
+        with self._lock:
+            self._faults.clear()
+
     # What Insights was asked and told ----------------------------------------------------------------------
 
     @property
@@ -242,6 +248,12 @@ class InsightsStandIn:
         """For each job, the statuses that were accepted, in their order."""
         with self._lock:
             return {job: list(statuses) for job, statuses in self._job_statuses.items()}
+
+    @property
+    def waiting_jobs(self) -> list[int]:
+        """The ids of the jobs that nobody claimed yet."""
+        with self._lock:
+            return [job["id"] for jobs in self._pending_jobs.values() for job in jobs]
 
     # The contract ------------------------------------------------------------------------------------------
 
@@ -420,6 +432,8 @@ class _Handler(BaseHTTPRequestHandler):
         planned = stand_in.next_fault(call)
         if planned:
             status = _FAULT_STATUSES.get(planned.fault)
+            if planned.fault is Fault.LOST_ANSWER:
+                stand_in.answer(request, organization=found.get("organization"), job=job)
             stand_in.record(replace(request, status=status, fault=planned.fault))
             self._misbehave(planned)
             return
@@ -450,7 +464,7 @@ class _Handler(BaseHTTPRequestHandler):
         fault = planned.fault
         text = (planned.body or "apiVersion: kyverno.io/v1\nkind: ClusterPolicy\n").encode()
         match fault:
-            case Fault.RESET:
+            case Fault.RESET | Fault.LOST_ANSWER:
                 self.server.reset_at_close(self.connection)
             case Fault.STALL:
                 self.server.stopping.wait()

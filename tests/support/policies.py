@@ -36,6 +36,30 @@ def cluster_policy(name: str = "require-team", *, message: str = "Set the label 
     }
 
 
+def generating_rule(name: str = "defaults", *, selects: str = "team-*") -> JsonObject:
+    """A ClusterPolicy that generates a ConfigMap in some new namespaces; Kyverno forbids to change which."""
+    rule = {
+        "name": "config",
+        "match": {"any": [{"resources": {"kinds": ["Namespace"], "names": [selects]}}]},
+        "generate": {
+            "apiVersion": "v1",
+            "kind": "ConfigMap",
+            "name": "defaults",
+            "namespace": "{{request.object.metadata.name}}",
+            "synchronize": True,
+            "data": {"data": {"tier": "one"}},
+        },
+    }
+    return {**cluster_policy(name), "spec": {"rules": [rule]}}
+
+
+def namespaced_policy(name: str = "require-team", *, message: str = "Set the label team.") -> JsonObject:
+    """A Policy, which is a ClusterPolicy of one namespace."""
+    body = cluster_policy(name, message=message, namespace="default")
+    body["spec"]["rules"][0]["match"] = {"any": [{"resources": {"kinds": ["ConfigMap"]}}]}
+    return {**body, "kind": "Policy"}
+
+
 def validating_policy(name: str = "require-owner", *, expression: str = "has(object.metadata.labels)") -> JsonObject:
     """A ValidatingPolicy, in the version that the cluster stores."""
     return {
@@ -88,6 +112,16 @@ def exception(name: str = "legacy", *, namespace: str = "default") -> JsonObject
         "kind": "PolicyException",
         "metadata": {"name": name, "namespace": namespace},
         "spec": {"policyRefs": [{"name": "require-owner", "kind": "ValidatingPolicy"}]},
+    }
+
+
+def context(name: str = "namespaces") -> JsonObject:
+    """A GlobalContextEntry, which policies read."""
+    return {
+        "apiVersion": "kyverno.io/v2beta1",
+        "kind": "GlobalContextEntry",
+        "metadata": {"name": name},
+        "spec": {"kubernetesResource": {"version": "v1", "resource": "namespaces"}},
     }
 
 

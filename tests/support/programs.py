@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import pytest
 
@@ -19,11 +20,16 @@ TOKEN = "tok-5f3e9a-never-shown"
 ORGANIZATION = "acme"
 CLUSTER = "prod"
 _SECONDS = 120
+_MODULES = {
+    "insights-renderer": "renderer",
+    "insights-applier": "applier",
+    "on-demand-job-runner": "applier.entrypoint",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Programs:
-    """The two programs, with the variables that they get."""
+    """The programs, with the variables that they get."""
 
     environment: dict[str, str]
     directory: Path
@@ -54,21 +60,28 @@ class Programs:
         assert TOKEN not in shown, shown
         return done
 
-    def start(self, *command: str) -> subprocess.Popen[str]:
-        """Start it with pipes for what it prints."""
+    def start(
+        self, *command: str, stdout: int | IO[str] = subprocess.PIPE, stderr: int = subprocess.PIPE
+    ) -> subprocess.Popen[str]:
+        """Start it, with pipes for what it prints unless told otherwise."""
         return subprocess.Popen(
             self._command(command),
             env=self.environment,
             cwd=self.directory,
             stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            stdout=stdout,
+            stderr=stderr,
             text=True,
         )
 
     def _command(self, command: tuple[str, ...]) -> list[str]:
-        package = {"insights-renderer": "renderer", "insights-applier": "applier"}[command[0]]
+        package = _MODULES[command[0]]
         return [sys.executable, "-m", package, *command[1:]]
+
+
+def measured() -> dict[str, str]:
+    """The variables by which a process takes part in measuring branches; none when nothing is measured."""
+    return {name: value for name, value in os.environ.items() if name.startswith("COVERAGE_")}
 
 
 @pytest.fixture
@@ -93,6 +106,7 @@ def offline(tmp_path: Path, insights: InsightsStandIn) -> Programs:
             "FAIRWINDS_TOKEN": TOKEN,
             "FAIRWINDS_ORG": ORGANIZATION,
             "FAIRWINDS_CLUSTER": CLUSTER,
+            **measured(),
         },
     )
 

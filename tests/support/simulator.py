@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import copy
 import itertools
+import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
 from enum import Enum
 from typing import Any
 
 import jsonpatch
 
-from applier.ports import Live, ServerRefused, Status
+from applier.ports import Access, Account, Live, ServerRefused, Status
 from renderer.errors import RemoteError
 from renderer.manifest.identity import Identity
 from renderer.manifest.jsontypes import Json, JsonObject
@@ -31,7 +32,7 @@ class Fault(Enum):
 
 
 class SimulatedCluster:
-    """Objects by identity; each write may be preceded by what somebody else does, or fail."""
+    """Objects by identity; each write may be preceded by what somebody else does, or fail. Threads may share it."""
 
     def __init__(self, objects: Mapping[Identity, JsonObject] | None = None) -> None:
         """Start with these objects."""
@@ -41,6 +42,7 @@ class SimulatedCluster:
         self.faults: dict[int, Fault] = {}
         self.before_write: Callable[[int], None] = lambda _number: None
         self._versions = itertools.count(1000)
+        self._lock = threading.RLock()
 
     def contents(self) -> dict[Identity, JsonObject]:
         """What it holds, without what only the server knows."""
@@ -48,8 +50,13 @@ class SimulatedCluster:
 
     def observe(self, kinds: Sequence[Kind] = KINDS) -> Live:
         """See `ports.Cluster`."""
-        held = {identity: copy.deepcopy(body) for identity, body in self.objects.items() if identity.kind in kinds}
+        with self._lock:
+            held = {identity: copy.deepcopy(body) for identity, body in self.objects.items() if identity.kind in kinds}
         return Live(resources=live().resources, objects=held, unreadable={})
+
+    def identity(self) -> Mapping[str, str]:
+        """One UID, since there is one such cluster."""
+        return {"namespace/kube-system": "uid-of-the-simulation"}
 
     def schemas(self, api_versions: Collection[str]) -> Mapping[str, JsonObject]:
         """Those of `published`; whatever they say, it stores what it is sent."""
@@ -62,6 +69,18 @@ class SimulatedCluster:
     def may_write(self, kinds: Sequence[Kind]) -> frozenset[Kind]:
         """Everything may be written."""
         return frozenset(kinds)
+
+    def denied(self, accesses: Sequence[Access]) -> list[Access]:  # noqa: ARG002 - the port's signature
+        """Nothing is."""
+        return []
+
+    def account(self) -> Account | None:
+        """See `ports.Cluster`."""
+        return Account(name="applier", groups=("system:authenticated",))
+
+    def namespace_labels(self, name: str) -> Mapping[str, str] | None:  # noqa: ARG002 - the port's signature
+        """Namespaces can't be read."""
+        return None
 
     def create(self, body: JsonObject, identity: Identity, *, dry_run: bool = False) -> JsonObject:
         """See `ports.Cluster`."""
@@ -106,28 +125,30 @@ class SimulatedCluster:
 
     def edit(self, identity: Identity, **spec: Any) -> None:
         """Somebody else sets these fields of the spec."""
-        body = copy.deepcopy(self.objects[identity])
-        body["spec"] |= spec
-        self._store(identity, body, dry_run=False)
+        with self._lock:
+            body = copy.deepcopy(self.objects[identity])
+            body["spec"] |= spec
+            self._store(identity, body, dry_run=False)
 
     def touch(self, identity: Identity) -> None:
         """A status write: the version moves, the content stays."""
         self._store(identity, copy.deepcopy(self.objects[identity]), dry_run=False)
 
     def _write(self, act: Callable[[], Any], *, dry_run: bool) -> Any:
-        if dry_run:
-            return copy.deepcopy(act())
-        self.writes += 1
-        self.before_write(self.writes)
-        fault = self.faults.get(self.writes)
-        if fault is Fault.REFUSED:
-            raise _refused(400, "BadRequest")
-        if fault is Fault.LOST_BEFORE:
-            raise RemoteError("the connection broke")
-        result = act()
-        if fault is Fault.LOST_AFTER:
-            raise RemoteError("the connection broke")
-        return copy.deepcopy(result)
+        with self._lock:
+            if dry_run:
+                return copy.deepcopy(act())
+            self.writes += 1
+            self.before_write(self.writes)
+            fault = self.faults.get(self.writes)
+            if fault is Fault.REFUSED:
+                raise _refused(400, "BadRequest")
+            if fault is Fault.LOST_BEFORE:
+                raise RemoteError("the connection broke")
+            result = act()
+            if fault is Fault.LOST_AFTER:
+                raise RemoteError("the connection broke")
+            return copy.deepcopy(result)
 
     def _found(self, identity: Identity) -> JsonObject:
         if identity not in self.objects:

@@ -56,13 +56,16 @@ def test_linker_gets_the_version_in_the_form_that_each_program_wants() -> None:
     assert f"-X k8s.io/component-base/version.gitMajor={major}" in flags
 
 
-def test_key_changes_with_pins_and_flags_only(tool: Tool) -> None:
+def test_key_changes_with_pins_source_and_flags_only(tool: Tool) -> None:
     key = tool.key()
     assert tool.key() == key
     assert dataclasses.replace(tool, build_s=99).key() == key
     assert dataclasses.replace(tool, stamps=["main.W={version}"]).key() != key
     (tool.module.location / "go.sum").write_text("example.com/small v1.2.3 h1:x=\n")
-    assert tool.key() != key
+    with_sums = tool.key()
+    assert with_sums != key
+    (tool.module.location / "main.go").write_text("package main\n")
+    assert tool.key() != with_sums
 
 
 @pytest.mark.parametrize(
