@@ -1,123 +1,157 @@
-"""Times an in-sync plan against kubectl's diffs of the same policies, in one run, and prints ratios; or a fleet."""
+"""Times the applier beside kubectl and beside the least that the work can cost, in one run; or a fleet."""
 
 from __future__ import annotations
 
 import json
 import os
 import platform
-import statistics
+import secrets
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
 import click
 
-from applier.cluster import KubernetesCluster
-from applier.connection import Connection
-from applier.ports import ServerRefused
 from ci import fleet_benchmark
-from ci.testbed import corpus, paths
-from ci.testbed.controlplane import ControlPlane
-from renderer import snapshot
+from ci import soak as jobs_soak
+from ci.benchmarks import page as page_benchmark
+from ci.benchmarks import plot, speed
+from ci.benchmarks.timing import Timing
+from ci.testbed import browser, paths
+from ci.testbed.controlplane import ControlPlane, Part
 from renderer.commandline import run
-from renderer.errors import Failure
-from renderer.manifest import yamlio
-from renderer.manifest.document import Policy
-from renderer.manifest.normalize import content
-from renderer.manifest.policyset import PolicySet
-from renderer.render import Source, render
 
-TOOLS: Final = ("etcd", "kube-apiserver", "kubectl")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Timing:
-    """Seconds of wall clock of a whole process, one figure a run."""
-
-    command: str
-    seconds: tuple[float, ...]
-
-    @property
-    def median(self) -> float:
-        """The middle run."""
-        return statistics.median(self.seconds)
-
-
-def real_cluster_policies(cluster: KubernetesCluster, wanted: int) -> Iterator[Policy]:
-    """Kyverno's own ClusterPolicies that a strict dry run accepts, over and over, each time with another name."""
-    accepted = []
-    for policy in corpus.candidates():
-        if policy.identity.kind.name != "ClusterPolicy":
-            continue
-        try:
-            cluster.create(content(policy.body, policy.identity.kind), policy.identity, dry_run=True)
-        except ServerRefused:
-            continue
-        accepted.append(policy)
-        if len(accepted) == wanted:
-            break
-    for number in range(wanted):
-        policy = accepted[number % len(accepted)]
-        metadata = {**policy.body["metadata"], "name": f"p{number:05}-{policy.identity.name}"[:63].rstrip("-.")}
-        yield from render([Source(name="bench", data=yamlio.dump({**policy.body, "metadata": metadata}).encode())])
-
-
-def timed(command: Sequence[str], environment: dict[str, str], *, runs: int, accept: tuple[int, ...]) -> Timing:
-    """Run the command so often; raises Failure when it does not end as it should."""
-    seconds = []
-    for _ in range(runs):
-        started = time.perf_counter()
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-        seconds.append(time.perf_counter() - started)
-        if done.returncode not in accept:
-            raise Failure(f"{' '.join(command)} exited with {done.returncode}: {done.stderr[-300:]}")
-    shown = [Path(command[0]).name, *(part for part in command[1:] if not part.startswith("/"))]
-    return Timing(command=" ".join(shown), seconds=tuple(seconds))
-
-
-def measure(directory: Path, kubeconfig: Path, *, policies: int, runs: int) -> list[Timing]:
-    """Put that many policies on the cluster, then time an in-sync plan and kubectl's two diffs of them."""
-    cluster = KubernetesCluster(Connection.open(kubeconfig=str(kubeconfig)))
-    cluster_snapshot = directory / "snapshot"
-    wanted = PolicySet(real_cluster_policies(cluster, policies))
-    snapshot.write(cluster_snapshot, snapshot.render_files(wanted, organization="acme", cluster="bench"))
-    corpus.ensure_namespace(Connection.open(kubeconfig=str(kubeconfig)), "insights-agent")
-    environment = {
-        "PATH": os.environ.get("PATH", os.defpath),
-        "HOME": str(directory),
-        "KUBECONFIG": str(kubeconfig),
-        "VALIDATE_POLICIES": "false",
-    }
-    applier = str(Path(sys.executable).parent / "insights-applier")
-    timed([applier, "apply", str(cluster_snapshot)], environment, runs=1, accept=(0,))
-    folder = str(cluster_snapshot / "clusterpolicies.kyverno.io")
-    kubectl = str(paths.BINARIES / "kubectl")
-    return [
-        timed([applier, "plan", str(cluster_snapshot)], environment, runs=runs, accept=(0,)),
-        # Exit code 1 says that there are differences: kubectl takes defaults, or its missing annotation, for some.
-        timed(
-            [kubectl, "diff", "--server-side", "--force-conflicts", "-f", folder], environment, runs=runs, accept=(0, 1)
-        ),
-        timed([kubectl, "diff", "-f", folder], environment, runs=runs, accept=(0, 1)),
-    ]
+TOOLS: Final = ("etcd", "kube-apiserver", "kubectl", "kyverno")
+#: The ratios that `--ratios check` compares with, as `--ratios keep` wrote them.
+KEPT: Final = paths.ROOT / "ci" / "benchmarks" / "ratios.json"
+#: What the README shows.
+PLOT: Final = paths.ROOT / ".github" / "speed.svg"
+#: How much worse than the kept ones ratios may be: machines differ, and so do runs.
+_TOLERANCE: Final = 1.25
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("--policies", default=200, show_default=True, type=click.IntRange(1, 20_000), help="How many.")
+@click.option("--policies", default=500, show_default=True, type=click.IntRange(1, 20_000), help="How many.")
 @click.option("--runs", default=3, show_default=True, type=click.IntRange(1, 50), help="Runs of each command.")
-@click.option("--fleet", is_flag=True, help="Time fleets of clusters instead, and weigh their memory.")
+@click.option("--loop/--no-loop", default=True, help="Time one kubectl a policy too, which takes minutes.")
+@click.option(
+    "--kyverno/--no-kyverno", default=True, help="Time it under Kyverno's admission too, which takes minutes."
+)
+@click.option(
+    "--ratios",
+    type=click.Choice(["check", "keep"]),
+    help="Exit with 1 where one is more than a quarter worse than the kept one; or keep these, and the plot.",
+)
+@click.option("--fleet", "instead", flag_value="fleet", help="Time fleets of clusters instead, and weigh their memory.")
+@click.option(
+    "--page",
+    "instead",
+    flag_value="page",
+    help="Time the HTML report of --policies changes instead, in a real Chromium.",
+)
+@click.option(
+    "--soak",
+    type=click.IntRange(1),
+    is_flag=False,
+    flag_value=2000,
+    metavar="[N]",
+    help="Run N on-demand jobs (2000) instead, while runners are killed; exit with 1 where one is lost or runs twice.",
+)
+@click.option("--seed", type=int, help="What the soak's chances begin with.  [default: a new one, which is told]")
 @click.option("--json", "output", type=click.Path(path_type=Path), help="Write the figures to this file too.")
-def bench(policies: int, runs: int, *, fleet: bool, output: Path | None) -> int:
-    """Time an in-sync plan against `kubectl diff`, and print how many times as long kubectl takes.
+def bench(  # noqa: PLR0913 - a flag each
+    policies: int,
+    runs: int,
+    *,
+    loop: bool,
+    kyverno: bool,
+    ratios: str | None,
+    instead: str | None,
+    soak: int | None,
+    seed: int | None,
+    output: Path | None,
+) -> int:
+    """Time plan, sync and apply beside kubectl, in one run on one machine, and print how they compare.
 
-    With --fleet, time 100 and 1,000 clusters of 60 policies each instead; --policies and --runs don't matter then.
+    With --fleet, time 100 and 1,000 clusters of 60 policies each instead; no other option but --json matters then.
+    With --page, --runs matters, too. With --soak, nothing is timed.
     """
-    return _bench_fleet(output) if fleet else _bench_plan(policies, runs, output)
+    if soak:
+        return _soak(soak, seed)
+    if instead == "fleet":
+        return _bench_fleet(output)
+    if instead == "page":
+        return _bench_page(policies, runs, output)
+    built = subprocess.run([str(paths.ROOT / "ci/tools"), *TOOLS], check=False).returncode
+    if built:
+        return built
+    with tempfile.TemporaryDirectory(prefix="policies-bench-") as place:
+        measured = speed.compare(Path(place), policies=policies, runs=runs, loop=loop, kyverno=kyverno)
+    for line in _lines(measured):
+        click.echo(line)
+    caption = (
+        f"{policies} policies, median of {runs} runs, logarithmic, {os.cpu_count()} cores, "
+        f"Python {platform.python_version()}, {datetime.now(UTC):%Y-%m-%d}"
+    )
+    figures = {
+        "caption": caption,
+        "seconds": {name: {one.name: one.seconds for one in found} for name, found in measured.timings.items()},
+        "ratios": {goal.name: round(goal.ratio, 3) for goal in measured.goals},
+    }
+    if output:
+        output.write_text(json.dumps(figures, indent=2) + "\n")
+    if ratios == "keep":
+        PLOT.parent.mkdir(exist_ok=True)
+        PLOT.write_text(plot.svg(measured.timings, caption=caption))
+        KEPT.write_text(json.dumps(figures, indent=2) + "\n")
+    worse = list(_worse(measured.goals)) if ratios == "check" else []
+    for line in worse:
+        click.echo(line)
+    return 1 if worse else 0
+
+
+def _lines(measured: speed.Comparison) -> Iterator[str]:
+    for heading, timings in measured.timings.items():
+        yield f"\n{heading}"
+        yield f"  {'':<42} {'median':>8} {'min':>8} {'max':>8}"
+        yield from (_line(timing) for timing in timings)
+    yield ""
+    yield from map(str, measured.goals)
+
+
+def _line(timing: Timing) -> str:
+    low, high = min(timing.seconds), max(timing.seconds)
+    return f"  {timing.name:<42} {timing.median:7.2f}s {low:7.2f}s {high:7.2f}s"
+
+
+def _worse(goals: tuple[speed.Goal, ...]) -> Iterator[str]:
+    kept = json.loads(KEPT.read_text())["ratios"]
+    for goal in goals:
+        before = kept.get(goal.name, goal.ratio)
+        times = goal.ratio / before if goal.most else before / goal.ratio
+        if times > _TOLERANCE:
+            yield f"Worse than before: {goal.name} was {before:.2f} and is {goal.ratio:.2f}."
+
+
+def _soak(jobs: int, seed: int | None) -> int:
+    built = subprocess.run([str(paths.ROOT / "ci/tools")], check=False).returncode
+    if built:
+        return built
+    seed = secrets.randbelow(1_000_000) if seed is None else seed
+    click.echo(f"{jobs} on-demand jobs, seed {seed}")
+    with tempfile.TemporaryDirectory(prefix="policies-soak-") as place:
+        cluster, logs = Path(place) / "cluster", Path(place) / "logs"
+        logs.mkdir()
+        with ControlPlane.start(cluster, parts=[Part.JOBS]) as plane:
+            plane.api.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": jobs_soak.NAMESPACE}})
+            result = jobs_soak.soak(plane, jobs=jobs, seed=seed, directory=logs, report=click.echo)
+    for line in result.lines():
+        click.echo(line)
+    return 0 if result.is_good else 1
 
 
 def _bench_fleet(output: Path | None) -> int:
@@ -129,28 +163,15 @@ def _bench_fleet(output: Path | None) -> int:
     return 0
 
 
-def _bench_plan(policies: int, runs: int, output: Path | None) -> int:
-    built = subprocess.run([str(paths.ROOT / "ci/tools"), *TOOLS], check=False).returncode
+def _bench_page(policies: int, runs: int, output: Path | None) -> int:
+    built = subprocess.run([str(paths.ROOT / "ci/tools"), browser.NAME], check=False).returncode
     if built:
         return built
-    with (
-        tempfile.TemporaryDirectory(prefix="policies-bench-") as place,
-        ControlPlane.start(Path(place) / "cluster") as plane,
-    ):
-        timings = measure(Path(place), plane.kubeconfig, policies=policies, runs=runs)
-    ours = timings[0].median
-    click.echo(
-        f"\n{policies} ClusterPolicies in sync, {runs} runs, {os.cpu_count()} cores, Python {platform.python_version()}"
-    )
-    click.echo(f"{'command':<48} {'median':>8} {'min':>8} {'max':>8}  ratio")
+    timings = page_benchmark.measure(policies=policies, runs=runs)
     for timing in timings:
-        low, high = min(timing.seconds), max(timing.seconds)
-        click.echo(
-            f"{timing.command:<48} {timing.median:7.2f}s {low:7.2f}s {high:7.2f}s  {timing.median / ours:5.1f} x"
-        )
+        click.echo(_line(timing))
     if output:
-        figures = {timing.command: {"seconds": timing.seconds, "ratio": timing.median / ours} for timing in timings}
-        output.write_text(json.dumps({"policies": policies, "in_sync": figures}, indent=2) + "\n")
+        output.write_text(json.dumps({"page": {timing.name: timing.seconds for timing in timings}}, indent=2) + "\n")
     return 0
 
 

@@ -1,4 +1,7 @@
-"""The main job, shown: Insights to snapshot to cluster, on a real control plane and with real policies."""
+"""The main job, shown: Insights to snapshot to cluster, on a real control plane and with real policies.
+
+While the tools for that are built, it shows what a reviewer sees with no cluster.
+"""
 
 from __future__ import annotations
 
@@ -9,15 +12,16 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 import click
 
-from applier.cluster import KubernetesCluster
-from applier.connection import Connection
+from applier.cluster.connection import Connection
+from applier.cluster.policies import KubernetesCluster
 from applier.kyverno_cli import KyvernoCli
 from ci.testbed import corpus, drift, paths
 from ci.testbed.controlplane import ControlPlane
@@ -35,6 +39,12 @@ CLUSTER: Final = "demo"
 PER_KIND: Final = 6
 AT_LEAST: Final = 60
 LOCK_NAMESPACE: Final = "insights-agent"
+TOOLS: Final = ("etcd", "kube-apiserver", "kubectl", "kyverno")
+#: What the change under review does to policies/sources: one policy now denies, another does so no more.
+REVIEWED: Final = (
+    ("namespaces/namespace-owner.yaml", "[Audit]", "[Deny]"),
+    ("network/service-external-names.yaml", "[Deny]", "[Audit]"),
+)
 
 
 class DemoFailed(Failure):
@@ -62,20 +72,8 @@ class Demo:
         }
 
     def run(self, *command: str, expect: int = 0, lines: int = 12) -> list[str]:
-        """Run one of our programs, show the end of what it prints, and insist on its exit code."""
-        click.secho(f"$ {' '.join(command)}", bold=True)
-        program = Path(sys.executable).parent / command[0]
-        done = subprocess.run(
-            [str(program), *command[1:]], env=self._environment, stdout=subprocess.PIPE, text=True, check=False
-        )
-        output = done.stdout.splitlines()
-        if len(output) > lines:
-            click.echo(f"  … {len(output) - lines} lines before these")
-        for line in output[-lines:]:
-            click.echo(f"  {line}")
-        if done.returncode != expect:
-            raise DemoFailed(f"`{' '.join(command)}` exited with {done.returncode} instead of {expect}.")
-        return output
+        """Run one of our programs, as `run_program` does."""
+        return run_program(*command, environment=self._environment, expect=expect, lines=lines)
 
     def sync(self, expected: str = "") -> None:
         """Sync once and show what its last line sums up."""
@@ -88,6 +86,67 @@ class Demo:
         click.echo(f"  {line['msg']} in {line['duration']}: {line['summary']}")
         if done.returncode or (expected and line["summary"] != expected):
             raise DemoFailed(f"The sync should have said: {expected or 'that it completed'}. {line.get('error', '')}")
+
+
+def run_program(
+    *command: str, environment: Mapping[str, str], expect: int = 0, lines: int = 12, place: Path | None = None
+) -> list[str]:
+    """Run one of our programs in a directory, show the end of what it prints, and insist on its exit code."""
+    click.secho(f"$ {' '.join(command)}", bold=True)
+    program = Path(sys.executable).parent / command[0]
+    done = subprocess.run(
+        [str(program), *command[1:]], env=environment, cwd=place, stdout=subprocess.PIPE, text=True, check=False
+    )
+    output = done.stdout.splitlines()
+    if len(output) > lines:
+        click.echo(f"  … {len(output) - lines} lines before these")
+    for line in output[-lines:]:
+        click.echo(f"  {line}")
+    if done.returncode != expect:
+        raise DemoFailed(f"`{' '.join(command)}` exited with {done.returncode} instead of {expect}.")
+    return output
+
+
+@contextmanager
+def tools_being_built() -> Iterator[subprocess.Popen[str]]:
+    """Build the tools in the background; whatever happens here, the build has ended afterwards."""
+    build = subprocess.Popen(
+        [str(ROOT / "ci/tools"), *TOOLS], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    try:
+        yield build
+    finally:
+        build.terminate()
+        build.communicate()
+
+
+def wait_for(build: subprocess.Popen[str]) -> int:
+    """Show what the build says until it has ended, and give its exit code."""
+    click.secho(f"\nThe tools for the rest: {', '.join(TOOLS)}", fg="cyan", bold=True)
+    for line in build.stdout or ():
+        click.echo(f"  {line.rstrip()}")
+    return build.wait()
+
+
+def review(place: Path) -> None:
+    """What a reviewer of a change to policies/ sees on a laptop: two snapshots, and what lies between them."""
+    step(0, "A reviewer's laptop: two snapshots made from policies/, and no cluster (the tools are built meanwhile)")
+    environment = {"PATH": "", "HOME": str(place), "LOG_LEVEL": "error"}
+    sources = ROOT / "policies/sources"
+    changed = shutil.copytree(sources, place / "changed")
+    for name, old, new in REVIEWED:
+        text = (changed / name).read_text()
+        if old not in text:
+            raise DemoFailed(f"{name} holds no {old} any more.")
+        (changed / name).write_text(text.replace(old, new))
+    of = ("--local-only", "--organization", ORGANIZATION, "--cluster", CLUSTER)
+    for out, local in (("main", sources), ("proposed", changed)):
+        render = ("insights-renderer", "render", "--out", out, "--local", str(local), *of)
+        run_program(*render, environment=environment, lines=1, place=place)
+    against = ("insights-applier", "plan", "proposed", "--against", "main")
+    plan = run_program(*against, environment=environment, expect=2, lines=40, place=place)
+    if not plan[0].startswith(f"{len(REVIEWED)} to update, "):
+        raise DemoFailed(f"The plan should hold {len(REVIEWED)} updates and nothing else.")
 
 
 def step(number: int, title: str) -> None:
@@ -130,7 +189,7 @@ def show(demo: Demo) -> None:
         raise DemoFailed(f"The plan does not hold the drift of {', '.join(missing)}.")
 
     step(6, "Apply the snapshot: the drift is repaired, the withdrawn policy goes")
-    demo.run("insights-applier", "apply", str(demo.snapshot), lines=40)
+    demo.run("insights-applier", "apply", str(demo.snapshot), "--allow-weaken", lines=40)
     demo.run("insights-applier", "plan", str(demo.snapshot))
     demo.sync("Applied 0, Updated 0, Removed 0, Failed 0")
     reported = Counter(status["status"] for status in demo.insights.statuses)
@@ -172,14 +231,14 @@ def change_in_insights(demo: Demo, policies: list[Policy], drifted: list[Identit
 def demo(keep: bool, directory: Path | None) -> int:
     """Show the main job on a real control plane that is started here, on loopback, and ended again.
 
-    It builds what it needs the first time (about 10 minutes on 2 cores), then takes less than a minute.
+    It builds what it needs the first time (about 15 minutes on 2 cores), and meanwhile shows a review that needs no
+    cluster. After that, all of it takes a minute.
     """
-    click.secho("0. The tools: kyverno CLI, etcd, kube-apiserver, kubectl", fg="cyan", bold=True)
-    built = subprocess.run(
-        [str(ROOT / "ci/tools"), "etcd", "kube-apiserver", "kubectl", "kyverno"], check=False
-    ).returncode
-    if built:
-        return built
+    with tools_being_built() as build, tempfile.TemporaryDirectory(prefix="policies-review-") as laptop:
+        review(Path(laptop))
+        failed = wait_for(build)
+    if failed:
+        return failed
     place = directory or Path(tempfile.mkdtemp(prefix="policies-demo-"))
     place.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:

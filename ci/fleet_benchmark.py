@@ -91,7 +91,7 @@ def measure(sizes: Sequence[int] = SIZES, policies: int = POLICIES) -> Figures:
     with tempfile.TemporaryDirectory(prefix="fleet-bench-") as place:
         directory = Path(place)
         names = [f"cluster-{number:05}" for number in range(max(sizes))]
-        with _stand_in(directory, data, names) as url:
+        with stand_in(directory, data, names) as url:
             runs = [run for size in sizes for run in _runs(directory, url, names[:size])]
             shares = _shares(directory, account(host=url, token=_TOKEN), names[:_SHARE_CLUSTERS])
     return Figures(policies=policies, answer_bytes=len(data), runs=tuple(runs), shares=shares)
@@ -116,7 +116,7 @@ def lines(figures: Figures) -> Iterator[str]:
 
 
 @contextmanager
-def _stand_in(directory: Path, data: bytes, names: Sequence[str]) -> Iterator[str]:
+def stand_in(directory: Path, data: bytes, names: Sequence[str]) -> Iterator[str]:
     """A stand-in that gives every cluster the same answer; gives its URL."""
     (directory / "answer.yaml").write_bytes(data)
     (directory / "token").write_text(_TOKEN)

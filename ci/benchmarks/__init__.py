@@ -1,0 +1,1 @@
+"""What `ci/bench` measures, each in a module of its own."""
