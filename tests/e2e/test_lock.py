@@ -29,6 +29,7 @@ from renderer.manifest.jsontypes import JsonObject
 from tests.support import proxy as proxies
 from tests.support.cluster import AGENT_NAMESPACE
 from tests.support.electors import LEASE, RETRY, elector
+from tests.support.freezing import freeze
 from tests.support.policies import cluster_policy, desired, identity_of
 from tests.support.programs import Programs
 from tests.support.proxy import Proxy, Request, call, not_to, refuse, to
@@ -123,7 +124,10 @@ def test_an_elector_that_is_killed_or_frozen_is_followed_after_its_lease(
 ) -> None:
     with elector(cluster.kubeconfig) as other:
         other.says("leading")
-        other.process.send_signal(how)
+        if how is signal.SIGSTOP:
+            freeze(other.process.pid)
+        else:
+            other.process.send_signal(how)
         with pytest.raises(Locked, match=f"A dead run's Lease is free after {LEASE} s"):
             held(adapter, tmp_path / "lock").__enter__()
         with held(adapter, tmp_path / "lock", wait=60) as one:
@@ -175,7 +179,7 @@ def test_when_ours_is_frozen_an_elector_follows_and_ours_neither_writes_nor_undo
     cluster: ControlPlane, adapter: KubernetesCluster, quick: Programs, proxy: Proxy, tmp_path: Path
 ) -> None:
     runs: list[subprocess.Popen[str]] = []
-    proxy.plan(call(lambda _: runs[0].send_signal(signal.SIGSTOP), when="after"), at=3, matching=policy_writes)
+    proxy.plan(call(lambda _: freeze(runs[0].pid), when="after"), at=3, matching=policy_writes)
     # One write at a time: a second one could be frozen between its check and its last byte, which nothing can fence.
     with started(quick, "apply", written(tmp_path / "snapshot", *policies("a")), "--concurrency=1") as frozen:
         runs.append(frozen)
@@ -198,7 +202,7 @@ def test_a_holder_that_is_frozen_for_longer_than_its_lease_writes_and_undoes_not
     adapter: KubernetesCluster, quick: Programs, proxy: Proxy, cluster: ControlPlane, tmp_path: Path
 ) -> None:
     runs: list[subprocess.Popen[str]] = []
-    proxy.plan(call(lambda _: runs[0].send_signal(signal.SIGSTOP), when="after"), at=3, matching=policy_writes)
+    proxy.plan(call(lambda _: freeze(runs[0].pid), when="after"), at=3, matching=policy_writes)
     first = written(tmp_path / "first", *policies("a"))
     # One write at a time: a second one could be frozen between its check and its last byte, which nothing can fence.
     with started(quick, "apply", first, "--concurrency=1") as frozen:

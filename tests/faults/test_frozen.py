@@ -14,6 +14,7 @@ from tests.faults.matrix import Tally, When, judge_by_its_code, recovered
 from tests.faults.requests import Point, representatives
 from tests.faults.runs import LEASE_SECONDS
 from tests.faults.test_kill import fatal, is_committed
+from tests.support.freezing import freeze
 from tests.support.killed_runs import Runs
 from tests.support.proxy import call
 
@@ -26,12 +27,12 @@ def one_freeze(bed: Bed, tally: Tally, runs: Runs, point: Point, when: When, *, 
     run = bed.run.with_(vigilant=True)
     frozen = threading.Event()
 
-    def freeze(_: object) -> None:
-        os.kill(int(run.pid_file.read_text()), signal.SIGSTOP)
+    def stop(_: object) -> None:
+        freeze(int(run.pid_file.read_text()))
         frozen.set()
 
     bed.reset()
-    bed.proxy.plan(call(freeze, when=when), at=point.nth, matching=point.matching)
+    bed.proxy.plan(call(stop, when=when), at=point.nth, matching=point.matching)
     with ThreadPoolExecutor(1) as pool:
         future = pool.submit(runs.run, run)
         future.add_done_callback(lambda _: frozen.set())
