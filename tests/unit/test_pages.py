@@ -13,10 +13,13 @@ import click
 import pytest
 
 from applier.cli import cli as applier
+from applier.report.formats import FORMATS
 from renderer.cli import cli as renderer
+from renderer.errors import ExitCode
 
 ROOT: Final = Path(__file__).parents[2]
 PAGES: Final = sorted([*ROOT.glob("*.md"), *ROOT.glob(".github/**/*.md")])
+PROGRAMS: Final[dict[str, click.Group]] = {"insights-renderer": renderer, "insights-applier": applier}
 _MESSAGE: Final = re.compile(r"(?m)^\| `([^`]+)` \|")
 _LINK: Final = re.compile(r"\]\(([^)\s]+)\)")
 _HEADING: Final = re.compile(r"(?m)^#+ (.*)$")
@@ -86,11 +89,48 @@ def used(text: str) -> Iterator[tuple[str, str, list[str]]]:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_every_command_and_flag_exists(page: Path) -> None:
-    programs: dict[str, click.Command] = {"insights-renderer": renderer, "insights-applier": applier}
     for program, name, flags in used(page.read_text()):
-        group = programs[program]
-        assert isinstance(group, click.Group)
+        group = PROGRAMS[program]
         command = group.get_command(click.Context(group), name)
         assert command is not None, f"{program} {name}"
         known = {flag for param in command.params for flag in (*param.opts, *param.secondary_opts)}
         assert set(flags) <= known | {"--help"}, f"{program} {name}"
+
+
+def listed(title: str) -> set[str]:
+    """What is marked as code, or is a number, in the first column of the README's tables under that heading."""
+    _, _, after = (ROOT / "README.md").read_text().partition(f"\n## {title}\n")
+    section = after.partition("\n## ")[0]
+    cells = [line.split(" | ")[0].removeprefix("| ") for line in section.splitlines() if line.startswith("| ")]
+    return {word for cell in cells for word in re.findall(r"`([^`]+)`|(\d+)", cell) for word in word if word}
+
+
+def test_every_exit_code_is_in_the_readme() -> None:
+    assert listed("Exit codes") == {str(int(code)) for code in ExitCode}
+
+
+def test_every_command_is_in_the_readme() -> None:
+    commands = {f"{program} {name}" for program, group in PROGRAMS.items() for name in group.commands}
+    assert {" ".join(entry.split()[:2]) for entry in listed("Commands")} == commands | {"on-demand-job-runner"}
+
+
+def variables() -> Iterator[tuple[str, list[str]]]:
+    """Each variable that an option reads, with the option's flags."""
+    for group in PROGRAMS.values():
+        for command in group.commands.values():
+            for param in command.params:
+                for variable in [param.envvar] if isinstance(param.envvar, str) else param.envvar or ():
+                    yield variable, [*param.opts, *param.secondary_opts]
+
+
+def test_every_variable_is_in_the_readme_or_follows_its_rule() -> None:
+    named = listed("Environment")
+    for variable, flags in variables():
+        ruled = {"INSIGHTS_" + flag.removeprefix("--").replace("-", "_").upper() for flag in flags}
+        assert variable in named | ruled, flags
+    # The token's are read in renderer/insights/config.py, and a shard by the number of shards.
+    assert named - {variable for variable, _ in variables()} == {"FAIRWINDS_TOKEN", "TOKEN", "INSIGHTS_SHARDS"}
+
+
+def test_every_format_is_in_the_readme() -> None:
+    assert listed("Formats") == set(FORMATS)
