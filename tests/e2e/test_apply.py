@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,6 +29,7 @@ from tests.support.policies import (
     validating_policy,
 )
 from tests.support.programs import CLUSTER, Programs
+from tests.support.proxy import Proxy, call, to
 from tests.support.workflow import applier, by_hand, collection, contents, edit, render
 
 pytestmark = pytest.mark.cluster
@@ -269,17 +271,18 @@ def test_a_write_that_the_server_refuses_undoes_those_before_it(
     ("number", "code"), [(signal.SIGTERM, ExitCode.TERMINATED), (signal.SIGINT, ExitCode.INTERRUPTED)]
 )
 def test_a_signal_in_the_middle_undoes_what_was_written(
-    programs: Programs, insights: InsightsStandIn, cluster: ControlPlane, adapter: KubernetesCluster,
+    programs: Programs, insights: InsightsStandIn, cluster: ControlPlane, adapter: KubernetesCluster, proxy: Proxy,
     number: signal.Signals, code: ExitCode,
 ) -> None:  # fmt: skip
     applier(programs, "apply", render(programs, insights, *SET))
     before = contents(adapter)
-    snapshot = render(programs, insights, *SET, *(cluster_policy(f"p{index:03}") for index in range(150)))
-    unvalidated = programs.with_(VALIDATE_POLICIES="false")
+    snapshot = render(programs, insights, *SET, *(cluster_policy(f"p{index:03}") for index in range(50)))
+    kubeconfig = proxy.write_kubeconfig(programs.directory / "proxy.kubeconfig")
+    unvalidated = programs.with_(VALIDATE_POLICIES="false", KUBECONFIG=str(kubeconfig))
+    running: list[subprocess.Popen[str]] = []
+    proxy.plan(call(lambda _: running[0].send_signal(number), when="after"), at=20, matching=to("clusterpolicies"))
     with unvalidated.start("insights-applier", "apply", snapshot) as process:
-        assert process.stderr is not None
-        assert any("Policy written" in line for line in process.stderr)
-        process.send_signal(number)
+        running.append(process)
         shown, _ = process.communicate(timeout=60)
     assert process.returncode == code
     assert "restored ClusterPolicy/p000" in shown

@@ -46,6 +46,8 @@ STALLED_SECONDS: Final = 0.2
 _PATIENCE_SECONDS: Final = 60.0
 #: The Lease is renewed in every run, and free a second after its holder died.
 LEASE_SECONDS: Final = 1.0
+#: The same where a run gives up unless it is renewed in time: long enough for a machine that is busy.
+VIGILANT_SECONDS: Final = 3.0
 _DURATIONS: Final = Durations(lease=LEASE_SECONDS, renew=0.1, deadline=60.0, write=0.2, poll=0.1)
 #: So that the journal of a small plan has several chunks.
 CHUNK_BYTES: Final = 1000
@@ -158,7 +160,7 @@ class Run:
             connection._pool.connection_from_url(connection.server).close()
 
     def _locking(self) -> LockSettings:
-        durations = Durations.of(LEASE_SECONDS) if self.vigilant else _DURATIONS
+        durations = Durations.of(VIGILANT_SECONDS) if self.vigilant else _DURATIONS
         # A run that was frozen has its file locked.
         file = Path(self.directory) / ("vigilant" if self.vigilant else "lock")
         return LockSettings(namespace=AGENT_NAMESPACE, wait=60, hold=600, file=file, durations=durations)

@@ -12,7 +12,7 @@ import pytest
 from tests.faults.bed import Bed, Ended
 from tests.faults.matrix import Tally, When, judge_by_its_code, recovered
 from tests.faults.requests import Point, representatives
-from tests.faults.runs import LEASE_SECONDS
+from tests.faults.runs import VIGILANT_SECONDS
 from tests.faults.test_kill import fatal, is_committed
 from tests.support.freezing import freeze
 from tests.support.killed_runs import Runs
@@ -43,7 +43,7 @@ def one_freeze(bed: Bed, tally: Tally, runs: Runs, point: Point, when: When, *, 
         if taken:
             recovered(bed, tally, f"{case}, still frozen", bed.after if committed else bed.before)
         else:
-            threading.Event().wait(2 * LEASE_SECONDS)
+            threading.Event().wait(2 * VIGILANT_SECONDS)
         os.kill(int(run.pid_file.read_text()), signal.SIGCONT)
         ended = Ended(code=future.result())
     bed.proxy.clear()
