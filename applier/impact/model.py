@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
 
@@ -28,8 +28,21 @@ class Resource:
     alike: int = 0
 
     def __str__(self) -> str:
-        more = f" (and {self.alike} alike)" if self.alike else ""
-        return f"{self.kind}/{self.name}{more}"
+        return f"{self.kind}/{self.name}{self._more}"
+
+    @property
+    def full_name(self) -> str:
+        """Its own name with its namespace."""
+        return "/".join(filter(None, (self.kind, self.namespace, self.name)))
+
+    @property
+    def described(self) -> str:
+        """The same with how many are alike, where nothing else tells in which namespace they are."""
+        return f"{self.full_name}{self._more}"
+
+    @property
+    def _more(self) -> str:
+        return f" (and {self.alike} alike)" if self.alike else ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,16 +79,32 @@ class Impact:
 
     def count(self, effect: Effect) -> int:
         """How many resources that is, each once, however many rules say so."""
-        found = {one.resource: one.resource.alike for one in self.affected if one.effect is effect}
-        return len(found) + sum(found.values())
+        return counted({one.resource for one in self.affected if one.effect is effect})
 
     def by_namespace(self, effect: Effect) -> list[tuple[str, list[Affected]]]:
         """Those of one effect by namespace, the one with the most resources first."""
-        counts = Counter(resource.namespace for resource in {a.resource for a in self.affected if a.effect is effect})
-        return [
-            (name, [one for one in self.affected if one.effect is effect and one.resource.namespace == name])
-            for name, _ in sorted(counts.items(), key=lambda entry: (-entry[1], entry[0]))
-        ]
+        found: dict[str, list[Affected]] = {}
+        for one in self.affected:
+            if one.effect is effect:
+                found.setdefault(one.resource.namespace, []).append(one)
+        counts = {name: len({one.resource for one in affected}) for name, affected in found.items()}
+        return sorted(found.items(), key=lambda entry: (-counts[entry[0]], entry[0]))
+
+    def by_rule(self) -> list[tuple[Affected, list[Resource]]]:
+        """What each rule does, as the first that it does it to, and all of these; the worst first, then the most."""
+        found: dict[tuple[Effect, Identity, str], list[Affected]] = {}
+        for one in self.affected:
+            found.setdefault((one.effect, one.policy, one.rule), []).append(one)
+        groups = [(affected[0], [one.resource for one in affected]) for affected in found.values()]
+        return sorted(
+            groups,
+            key=lambda group: (_ORDER.index(group[0].effect), -counted(group[1]), group[0].policy, group[0].rule),
+        )
+
+
+def counted(resources: Iterable[Resource]) -> int:
+    """How many resources these stand for."""
+    return sum(1 + resource.alike for resource in resources)
 
 
 _ORDER = list(Effect)

@@ -6,7 +6,7 @@ from typing import Final
 
 from applier import risk
 from applier.change import Action
-from applier.report import text, validation
+from applier.report import impact, text, validation
 from applier.report.review import Review
 
 #: For pages that are read as Unicode; a terminal may not be able to show them.
@@ -21,8 +21,12 @@ SIGNS: Final = {
 
 
 def headline(review: Review) -> str:
-    """`1 to update, 46 unchanged on https://…. Risk: 1 weakens.`, or how many policies are valid."""
+    """`1 to update, 46 unchanged on https://…. Risk: 1 weakens.`, with the impact; or how many policies are valid."""
     if review.validation:
         return validation.summary(review.validation)
-    risks = risk.counts(review.plan)
-    return f"{text.counts(review.plan)} {review.where}." + (f" Risk: {risks}." if risks else "")
+    told = [f"{text.counts(review.plan)} {review.where}."]
+    if risks := risk.counts(review.plan):
+        told.append(f"Risk: {risks}.")
+    if review.impact:
+        told.append(f"{impact.headline(review.impact)}.")
+    return " ".join(told)

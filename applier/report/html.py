@@ -18,9 +18,9 @@ import jinja2
 
 from applier import diff, risk
 from applier.change import Action, Change, Plan, Rehearsed
+from applier.report import impact as words
 from applier.report import side_by_side, text
 from applier.report.headline import SIGNS
-from applier.report.impact import not_evaluated, outcome
 from applier.report.review import Context, Review
 from applier.report.side_by_side import Difference
 from applier.risk import Level, Risk
@@ -48,26 +48,6 @@ _DIGEST_SHOWN: Final = 12
 #: What a code of a risk says.
 _WORDS: Final = {risk.code(what): what.value for what in effect.What}
 _UNPRINTABLE: Final = re.compile(r"[^\n\x20-\x7e]")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Impacted:
-    """A running workload that a change would treat otherwise: `outcome` is, say, `newly blocked`."""
-
-    outcome: str
-    namespace: str
-    workload: str
-    policy: Identity
-    rule: str
-    message: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Impact:
-    """What the changes would do to running workloads, and what was not evaluated, as sentences."""
-
-    workloads: tuple[Impacted, ...]
-    not_evaluated: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,12 +82,11 @@ class _Item:
 
 def write(review: Review, context: Context) -> str:
     """The page; where only ASCII can be written, everything else is written as references to characters."""
-    shown = page(review, context, impact=_impact(review))
+    shown = _page(review, context)
     return shown.encode("ascii", "xmlcharrefreplace").decode() if context.ascii else shown
 
 
-def page(review: Review, context: Context, *, impact: Impact | None = None) -> str:
-    """The same for a plan with what it would do to running workloads. Pure, but for reading its own templates."""
+def _page(review: Review, context: Context) -> str:
     plan = review.plan
     changes = [] if review.validation else list(risk.shown(plan))
     items = list(_bounded(_item(change, plan, diffs=context.diffs) for change in changes))
@@ -125,7 +104,8 @@ def page(review: Review, context: Context, *, impact: Impact | None = None) -> s
             style=style,
             script=script,
             risk_rows=list(_risk_rows([one for item in items for one in item.risks])),
-            impact=impact,
+            impact=review.impact,
+            words=words,
             most_impacted=_MOST_IMPACTED,
             items=items,
             opened=len(items) <= _MOST_OPENED,
@@ -135,27 +115,6 @@ def page(review: Review, context: Context, *, impact: Impact | None = None) -> s
             kinds=sorted({item.identity.kind.name for item in items}),
             signs=SIGNS,
         )
-    )
-
-
-def _impact(review: Review) -> Impact | None:
-    """The rows of the table of impacts, and what was not evaluated."""
-    found = review.impact
-    if found is None:
-        return None
-    return Impact(
-        workloads=tuple(
-            Impacted(
-                outcome=outcome(one.effect),
-                namespace=one.resource.namespace,
-                workload=str(one.resource),
-                policy=one.policy,
-                rule=one.rule,
-                message=one.message,
-            )
-            for one in found.affected
-        ),
-        not_evaluated=tuple(f"{sentence}." for sentence in not_evaluated(found)),
     )
 
 

@@ -5,11 +5,14 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Final
 from xml.etree import ElementTree as ET
 
 from applier.change import Action, Change
-from applier.report.alarms import Alarm, Severity, alarms
+from applier.impact.model import Effect, Impact
+from applier.report import impact as words
+from applier.report.alarms import NOT_EVALUATED, Alarm, Severity, alarms
 from applier.report.review import Context, Review
 from renderer.errors import printable
 from renderer.manifest.identity import Identity
@@ -17,19 +20,28 @@ from renderer.manifest.identity import Identity
 #: What XML 1.0 can't hold, however it is escaped.
 _NO_XML: Final = re.compile(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _GUARDS: Final = "guards"
+_IMPACT: Final = "impact"
+#: Resources that one case names.
+_MOST_NAMED: Final = 1_000
 
 
 def write(review: Review, context: Context) -> str:
-    """A suite for each kind of policy, and one for guards; a failure is what keeps all from being applied."""
+    """A suite for each kind of policy, one for guards and one for the impact.
+
+    A failure is what keeps all from being applied, or what would be newly blocked.
+    """
     told: dict[Identity | None, list[Alarm]] = defaultdict(list)
+    of_impact: list[Alarm] = []
     for alarm in alarms(review, context):
-        told[alarm.policy].append(alarm)
+        (of_impact if alarm.effect or alarm.code == NOT_EVALUATED else told[alarm.policy]).append(alarm)
     suites = ET.Element("testsuites", name=f"insights-applier {'validate' if review.validation else 'plan'}")
     if told[None]:
         suite = _suite(suites, _GUARDS)
         for alarm in told[None]:
             case = ET.SubElement(suite, "testcase", classname=_GUARDS, name=alarm.code, time="0")
             _failure(case, [alarm])
+    if review.impact:
+        _of_impact(_suite(suites, _IMPACT), of_impact, review.impact)
     changes = {change.identity: change for change in review.plan.changes}
     for kind, identities in _by_kind(review).items():
         suite = _suite(suites, kind)
@@ -70,6 +82,34 @@ def _case(suite: ET.Element, identity: Identity, told: list[Alarm], change: Chan
         ET.SubElement(case, "system-out").text = "\n".join([*done, *others])
 
 
+def _of_impact(suite: ET.Element, told: list[Alarm], impact: Impact) -> None:
+    """A case that says how much was evaluated, one for each rule that changes something, and what was left out."""
+    case = ET.SubElement(suite, "testcase", classname=_IMPACT, name="evaluated", time="0")
+    ET.SubElement(case, "system-out").text = _xml(f"{words.headline(impact)}. {words.evaluated(impact)}")
+    for alarm in told:
+        if alarm.effect is None or alarm.policy is None:
+            case = ET.SubElement(suite, "testcase", classname=_IMPACT, name="not evaluated", time="0")
+            ET.SubElement(case, "skipped", message=_xml(alarm.text.partition("\n")[2]))
+            continue
+        name = f"{words.outcome(alarm.effect)}: {words.rule_of(alarm.policy, alarm.rule)}"
+        case = ET.SubElement(suite, "testcase", classname=_IMPACT, name=_xml(name), time="0")
+        if alarm.effect is Effect.BLOCKED:
+            _failure(case, [replace(alarm, text=_all_named(alarm))])
+        else:
+            ET.SubElement(case, "system-out").text = _xml(_all_named(alarm))
+
+
+def _all_named(alarm: Alarm) -> str:
+    more = len(alarm.resources) - _MOST_NAMED
+    return "\n".join(
+        [
+            alarm.message,
+            *(f"  {resource.described}" for resource in alarm.resources[:_MOST_NAMED]),
+            *([f"  and {more} more"] if more > 0 else []),
+        ]
+    )
+
+
 def _failure(case: ET.Element, told: list[Alarm]) -> None:
     first = told[0]
     failure = ET.SubElement(case, "failure", type=first.code, message=_xml(first.text.partition("\n")[0]))
@@ -78,11 +118,10 @@ def _failure(case: ET.Element, told: list[Alarm]) -> None:
 
 def _count(element: ET.Element) -> None:
     cases = list(element.iter("testcase"))
-    counted = {"tests": cases, "failures": [case for case in cases if case.find("failure") is not None]}
-    for name, found in counted.items():
-        element.set(name, str(len(found)))
+    element.set("tests", str(len(cases)))
+    element.set("failures", str(sum(case.find("failure") is not None for case in cases)))
     element.set("errors", "0")
-    element.set("skipped", "0")
+    element.set("skipped", str(sum(case.find("skipped") is not None for case in cases)))
     element.set("time", "0")
 
 

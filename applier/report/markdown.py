@@ -14,7 +14,9 @@ from typing import Final
 
 from applier import risk
 from applier.change import Change, Refused, Rehearsed
+from applier.impact.model import Effect, Impact
 from applier.report import difference
+from applier.report import impact as said
 from applier.report.headline import SIGNS, headline
 from applier.report.review import Context, Review
 from applier.risk import Level, Risk
@@ -30,7 +32,10 @@ _MOST_POLICIES: Final = 50
 _MOST_SUBJECTS: Final = 20
 _LONGEST_DIFF: Final = 12_000
 _LONGEST_WORDS: Final = 1_000
+#: Of an impact: a table for each effect.
+_LONGEST_TABLE: Final = 8_000
 _MARKS: Final = {Level.WEAKENS: "🔴", Level.DELETES: "🟠", Level.DENIES: "🟡", Level.OTHER: "⚪", Level.NONE: "⚪"}
+_IMPACT_MARKS: Final = {Effect.BLOCKED: "⛔", Effect.REPORTED: "📋", Effect.LET_THROUGH: "🔓"}
 _MARKDOWN: Final = re.compile(r"[\\`*_{}\[\]#|~]")
 #: What begins a list, a quotation or a rule where a line begins with it.
 _BEGINS: Final = re.compile(r"[-+=>]|\d+[.)]")
@@ -44,6 +49,7 @@ def write(review: Review, context: Context) -> str:
     """The comment: its first line tells which one it is, so that the next run can put another in its place."""
     blocks = [_Block(text) for text in _head(review)]
     blocks += [_Block(text) for text in _findings(review)]
+    blocks += _impact(review.impact) if review.impact else []
     if review.validation is None:
         blocks += [_Block(text) for text in _risks(review)]
         blocks += [_change(change, review, context) for change in risk.shown(review.plan)]
@@ -161,6 +167,38 @@ def _finding(finding: Finding) -> str:
     place = f"{problem.source}:{problem.line}" if problem.line else problem.source
     field = f" {code(problem.field)}" if problem.field else ""
     return f"- {code(str(finding.policy))}{field}: {words(problem.message)} ({finding.layer.value}, {code(place)})"
+
+
+def _impact(impact: Impact) -> Iterator[_Block]:
+    """The counts, then a folded table for each effect, and what was not evaluated."""
+    yield _Block(f"#### Impact on {words(impact.source)}\n**{said.counts(impact)}**. {said.evaluated(impact)}")
+    for effect in Effect:
+        if count := impact.count(effect):
+            yield _impact_table(effect, count, list(said.rows(impact, effect)))
+    if told := [f"- {words(sentence)}" for sentence in said.not_evaluated(impact)]:
+        yield _Block(_folded("Not evaluated", _listed(told, _MOST_SUBJECTS)), "Some things were **not evaluated**.")
+
+
+def _impact_table(effect: Effect, count: int, rows: Sequence[said.Row]) -> _Block:
+    """A row for each rule in each namespace, while there is room for them."""
+    room, lines = _LONGEST_TABLE, []
+    for row in rows:
+        resources = said.some(row.resources)
+        cells = (row.namespace or "–", resources, said.rule_of(row.policy, row.rule), row.message)
+        line = f"| {' | '.join(map(_cell, cells))} |"
+        room -= _length(line) + 1
+        if room < 0:
+            break
+        lines.append(line)
+    more = [f"\nAnd {len(rows) - len(lines)} more rows."] if len(rows) > len(lines) else []
+    summary = f"{_IMPACT_MARKS[effect]} {count} {said.outcome(effect)}"
+    heading = ["| Namespace | Resources | Policy | Message |", "| --- | --- | --- | --- |"]
+    return _Block(_folded(summary, [*heading, *lines, *more]), summary)
+
+
+def _cell(text: str) -> str:
+    """Words of others in a cell, which no bar of theirs ends."""
+    return words(text).replace("\\|", "&#124;")
 
 
 def _risks(review: Review) -> Iterator[str]:

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 from typing import Final
 from urllib.parse import quote
 
+from applier.impact.model import Resource
+from applier.report import impact as words
 from applier.report.alarms import Alarm, Severity, alarms
 from applier.report.review import Context, Review
 from renderer.errors import printable
@@ -21,6 +23,8 @@ from renderer.manifest.normalize import digest
 _SCHEMA: Final = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
 #: What files are relative to: the root of the repository.
 _ROOT: Final = "%SRCROOT%"
+#: Resources of an impact that get a result of their own: so many results GitHub shows of a run.
+_MOST_RESOURCES: Final = 5_000
 
 
 def write(review: Review, context: Context) -> str:
@@ -67,25 +71,44 @@ def _rule(code: str, told: Sequence[Alarm]) -> JsonObject:
 
 def _results(told: Sequence[Alarm], rules: Sequence[str]) -> list[JsonObject]:
     seen: Counter[str] = Counter()
-    results = []
+    numbers = {code: number for number, code in enumerate(rules)}
+    room, results = _MOST_RESOURCES, []
     for alarm in told:
-        about = digest([alarm.code, str(alarm.policy), alarm.path])
-        seen[about] += 1
-        results.append(_result(alarm, rules.index(alarm.code), f"{about}:{seen[about]}"))
+        named = alarm.resources[: max(0, room)]
+        room -= len(named)
+        for text, resource in _said(alarm, named):
+            about = digest([alarm.code, str(alarm.policy), alarm.path, *([resource.full_name] if resource else [])])
+            seen[about] += 1
+            results.append(_result(alarm, text, resource, numbers[alarm.code], f"{about}:{seen[about]}"))
     return results
 
 
-def _result(alarm: Alarm, rule: int, fingerprint: str) -> JsonObject:
+def _said(alarm: Alarm, named: Sequence[Resource]) -> Iterator[tuple[str, Resource | None]]:
+    """The texts of the results of an alarm: of each resource that is named with the rule's message, else its own."""
+    for resource in named:
+        yield words.of_one(resource, alarm.rule, alarm.message, alarm.effect), resource
+    left = alarm.resources[len(named) :]
+    if left and named:
+        yield f"And {len(left)} more: {alarm.message}", None
+    elif left or not named:
+        yield alarm.text, None
+
+
+def _result(alarm: Alarm, text: str, resource: Resource | None, rule: int, fingerprint: str) -> JsonObject:
     location: JsonObject = {
         "physicalLocation": {
             "artifactLocation": {"uri": quote(alarm.file), "uriBaseId": _ROOT},
             "region": {"startLine": alarm.line},
         }
     }
-    text = printable(alarm.text)
-    if alarm.policy:
-        text = f"{alarm.policy}: {text}"
-        location["logicalLocations"] = [{"fullyQualifiedName": str(alarm.policy), "kind": "resource"}]
+    named = [str(alarm.policy)] if alarm.policy else []
+    text = ": ".join([*named, printable(text)])
+    if resource:
+        named.append(resource.full_name)
+    if named:
+        location["logicalLocations"] = [
+            {"fullyQualifiedName": printable(" ".join(name.split())), "kind": "resource"} for name in named
+        ]
     return {
         "ruleId": alarm.code,
         "ruleIndex": rule,

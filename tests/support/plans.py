@@ -10,8 +10,8 @@ from typing import Final
 
 from applier import diff
 from applier.change import Action, Change, Plan, Refused
+from applier.impact.model import Affected, Effect, Impact, NotEvaluated, Resource
 from applier.report.document import Basis
-from applier.report.html import Impact, Impacted
 from applier.report.review import Review
 from applier.verdict import Finding, Layer, Verdict
 from renderer import snapshot
@@ -139,20 +139,21 @@ def verdict() -> Verdict:
 def impact() -> Impact:
     """What it would do to what runs."""
     hosts = "A wildcard host takes requests that belong to other Ingresses. List the hosts one by one in spec.rules."
-    policy = identity(baseline("ingress-hosts"))
     return Impact(
-        workloads=tuple(
-            Impacted(
-                outcome="newly blocked",
-                namespace=namespace,
-                workload=f"Ingress/{name}",
-                policy=policy,
+        source="the cluster",
+        policies=2,
+        resources=17,
+        affected=tuple(
+            Affected(
+                effect=Effect.BLOCKED,
+                policy=identity(baseline("ingress-hosts")),
                 rule="ingress-hosts",
+                resource=Resource(kind="Ingress", namespace=namespace, name=name),
                 message=hosts,
             )
-            for namespace, name in (("shop", "front"), ("shop", "assets"), ("search", "public"))
+            for namespace, name in (("search", "public"), ("shop", "assets"), ("shop", "front"))
         ),
-        not_evaluated=("2 namespaces that this account may not read.",),
+        not_evaluated=(NotEvaluated(reason="this account may not list them", subjects=("gateways.example.org",)),),
     )
 
 

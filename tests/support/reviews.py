@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from applier import against, offline_schemas, pipeline
 from applier.against import Saved
 from applier.guards.refusals import Allowed
+from applier.impact.model import Affected, Effect, Impact, NotEvaluated, Resource, in_order
 from applier.pipeline import Checks
 from applier.report.document import Basis
 from applier.report.review import Review
@@ -22,6 +24,9 @@ HOSTILE = (
     "<script>alert(1)</script> @acme/everyone #1 https://evil.example/ ``` </details>\n::error::no\n/close\r]]> & \x07 "
     "[click](javascript:alert(1)) \u202e 漢字"
 )
+
+#: A name that a manifest in a directory may have, whatever Kubernetes thinks of it.
+HOSTILE_NAME = "a|b\n| c | `d` \\| <script>alert(1)</script> ::error::x @acme/everyone ]]> \x07"
 
 
 def owned(body: JsonObject, number: int, **metadata: Any) -> JsonObject:
@@ -97,6 +102,78 @@ def a_plan(directory: Path, *wanted: JsonObject, held: list[JsonObject] | None =
     made = pipeline.compare(saved, read.policies, allowed=Allowed(), notes=saved.notes)
     basis = Basis(server=None, snapshot=read, commit="0123456789abcdef0123456789abcdef01234567")
     return Review(plan=made.plan, verdict=made.verdict, basis=basis, where="against cluster.json")
+
+
+def with_impact(review: Review) -> Review:
+    """The same with what it would do to what is there, some of it by hostile names."""
+    return replace(review, impact=Impact(source="the cluster", policies=4, resources=512, **_impact_of(review)))
+
+
+def _impact_of(review: Review) -> Any:
+    policies = {change.identity.name: change.identity for change in review.plan.changes}
+    found = [
+        (
+            Effect.BLOCKED,
+            "enforced",
+            "team",
+            Resource(kind="Namespace", namespace="", name="shop"),
+            "Set the label team.",
+        ),
+        *(
+            (
+                Effect.BLOCKED,
+                "enforced",
+                "team",
+                Resource(kind="Pod", namespace="shop", name=f"web-{number}", api_version="v1", alike=number),
+                "Set the label team.",
+            )
+            for number in range(7)
+        ),
+        (
+            Effect.BLOCKED,
+            "enforced",
+            "no rule of it | any more",
+            Resource(kind="Po|d", namespace=HOSTILE_NAME, name=HOSTILE_NAME, api_version="v1"),
+            HOSTILE,
+        ),
+        (Effect.REPORTED, "new", "", Resource(kind="ConfigMap", namespace="shop", name="settings"), "It needs labels."),
+        (
+            Effect.LET_THROUGH,
+            "gone",
+            "team",
+            Resource(kind="Namespace", namespace="", name="lab"),
+            "Set the label team.",
+        ),
+    ]
+    affected = [
+        Affected(effect=effect, policy=policies[policy], rule=rule, resource=resource, message=message)
+        for effect, policy, rule, resource, message in found
+    ]
+    left_out = (
+        NotEvaluated(reason="secrets are never fetched", subjects=("secrets",)),
+        NotEvaluated(reason="this account may not list them", subjects=(HOSTILE_NAME, "services")),
+    )
+    return {"affected": in_order(affected), "not_evaluated": left_out}
+
+
+def with_many(review: Review, *, count: int = 30_000, namespaces: int = 3_000) -> Review:
+    """The same where one rule blocks so many: the more, the higher the number of their namespace."""
+    (policy,) = (change.identity for change in review.plan.changes if change.identity.name == "enforced")
+    affected = [
+        Affected(
+            effect=Effect.BLOCKED,
+            policy=policy,
+            rule="team",
+            resource=Resource(
+                kind="ConfigMap", namespace=f"ns-{max(number % namespaces, number % 7)}", name=f"c-{number}"
+            ),
+            message=HOSTILE * 20,
+        )
+        for number in range(count)
+    ]
+    return replace(
+        review, impact=Impact(source="the cluster", policies=1, resources=count, affected=in_order(affected))
+    )
 
 
 def a_validation(directory: Path, *wanted: JsonObject) -> Review:

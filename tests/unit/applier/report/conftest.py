@@ -23,3 +23,8 @@ def validated(tmp_path_factory: pytest.TempPathFactory) -> Review:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(tmp_path_factory.mktemp("validation"))
         return reviews.a_validation(Path())
+
+
+@pytest.fixture(scope="session")
+def impacted(planned: Review) -> Review:
+    return reviews.with_impact(planned)

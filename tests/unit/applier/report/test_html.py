@@ -44,7 +44,7 @@ def test_the_policy_of_the_page_allows_exactly_its_own_style_and_script() -> Non
 
 
 def test_nothing_but_anchors_of_its_own_and_an_empty_icon_is_linked() -> None:
-    text = html.page(plans.reviewed(plans.hostile()), Context(), impact=plans.impact())
+    text = html.write(replace(plans.reviewed(plans.hostile()), impact=plans.impact()), Context())
     links = re.findall(r'(?<![-\w])(?:href|src|action|srcset|poster)="([^"]*)"', text)
     assert links
     assert {link for link in links if not link.startswith("#")} == {"data:,"}

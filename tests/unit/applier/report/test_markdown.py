@@ -53,6 +53,37 @@ def test_many_changes_fit_and_the_worst_are_there(tmp_path: Path) -> None:
     assert "See `insights-applier plan`" in markdown.write(review, Context())
 
 
+def test_of_tens_of_thousands_of_resources_the_most_are_shown_and_the_others_counted(planned: Review) -> None:
+    text = markdown.write(reviews.with_many(planned), LINKED)
+    assert length(text) <= markdown.LIMIT
+    assert "30000 newly blocked" in text
+    table = rows(text)
+    assert table[0].startswith("| ns-6 |"), "the namespace with the most is first"
+    assert f"And {3_000 - len(table)} more rows." in text
+    assert text.index("newly blocked</summary>") < text.index("Weakens")
+    assert "🔴 − delete" in text, "there is room for the changes"
+
+
+def rows(text: str) -> list[str]:
+    """The rows of the tables of an impact."""
+    return [
+        line
+        for line in text.splitlines()
+        if line.startswith("| ") and not line.startswith(("| Namespace |", "| --- |"))
+    ]
+
+
+def test_no_name_leaves_its_cell(impacted: Review) -> None:
+    text = markdown.write(impacted, LINKED)
+    found = rows(text)
+    assert len(found) == 5
+    for row in found:
+        assert re.sub(r"\\.", "", row).count("|") == 5, row
+    outside = re.sub(r"(?ms)^(`{3,})diff\n.*?^\1$", "", text)
+    assert "<script>" not in outside
+    assert outside.count("<details>") == outside.count("</details>")
+
+
 def test_a_long_change_is_cut_and_counted(tmp_path: Path) -> None:
     body = reviews.rule("long", "Enforce", *(f"Kind{number}" for number in range(5_000)))
     text = markdown.write(reviews.a_plan(tmp_path, body, held=[]), LINKED)
