@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import faulthandler
+import gc
 import itertools
 import resource
 import signal
@@ -120,7 +121,11 @@ def by_size(target: Target, examples: int) -> None:
             return time.process_time() - started
 
         small, large = _SIZES
-        if (took := seconds(large)) > _SECONDS_THAT_TELL and took > _GROWTH * seconds(small):
+        if not (seconds(large) > _SECONDS_THAT_TELL and seconds(large) > _GROWTH * seconds(small)):
+            return
+        # One measurement may hold what is not the reader's, such as a machine that is busy.
+        took = min(seconds(large) for _ in range(3))
+        if took > _SECONDS_THAT_TELL and took > _GROWTH * min(seconds(small) for _ in range(3)):
             raise Slow(f"eight times the size took {took:.1f} seconds, more than {_GROWTH} times as long")
 
     check()
@@ -166,6 +171,9 @@ def main() -> int:
         parser.error(f"there is no target {', '.join(sorted(unknown))}; there are {', '.join(names)}")
     seeds = real_seeds()
     print(f"{len(seeds.policies)} files of policies, {len(seeds.printed)} outputs of the kyverno CLI", flush=True)
+    # What is kept for good must not be looked through again while a reader's time is taken.
+    gc.collect()
+    gc.freeze()
     resource.setrlimit(resource.RLIMIT_AS, (_MEMORY_BYTES, _MEMORY_BYTES))
     chosen = [one for one in fuzzing.targets(seeds) if not arguments.target or one.name in arguments.target]
     return fuzz(chosen, arguments.minutes)

@@ -40,7 +40,7 @@ def retry_after_seconds(value: str, *, now: datetime) -> float | None:
         return float(value)
     try:
         date = parsedate_to_datetime(value)
-    except ValueError:
+    except (ValueError, OverflowError):  # a zone may be further away than any is
         return None
     if date.tzinfo is None:  # "-0000": UTC, from a zone that is not told
         date = date.replace(tzinfo=UTC)

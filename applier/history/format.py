@@ -12,6 +12,7 @@ from applier.journal.sealed import (
     CHUNK_BYTES,
     DIGEST,
     Trust,
+    count,
     join,
     matching,
     opened,
@@ -32,7 +33,7 @@ POLICIES_BYTES: Final = 256 * 1024 * 1024
 #: No head of ours can be taken for that of a journal, which the same key signs.
 _RECORD: Final = "revision"
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,99}")
-#: The greatest number that a head may have.
+#: The greatest number that a head may have: whoever can't sign must not write one that is never reached.
 MOST: Final = 999_999_999
 
 
@@ -144,7 +145,7 @@ def _head(fields: JsonObject) -> Head:
     origin = fields["origin"]
     return Head(
         name=matching(_NAME, fields["name"]),
-        number=_count(fields["number"]),
+        number=count(fields["number"], MOST),
         kept=text(fields["kept"]),
         lease=text(fields["lease"]),
         cluster={text(key): text(value) for key, value in fields["cluster"].items()},
@@ -152,16 +153,9 @@ def _head(fields: JsonObject) -> Head:
         account=text(fields["account"]),
         origin=Origin(**{name: text(origin[name]) for name in ("command", "organization", "cluster", "commit")}),
         digest=matching(DIGEST, fields["digest"]),
-        policies=_count(fields["policies"]),
-        created=_count(fields["created"]),
-        updated=_count(fields["updated"]),
-        deleted=_count(fields["deleted"]),
+        policies=count(fields["policies"], MOST),
+        created=count(fields["created"], MOST),
+        updated=count(fields["updated"], MOST),
+        deleted=count(fields["deleted"], MOST),
         chunks=tuple(matching(DIGEST, digest) for digest in fields["chunks"]),
     )
-
-
-def _count(value: object) -> int:
-    """A number that a run of ours can have written; whoever can't sign must not write one that is never reached."""
-    if type(value) is not int or not 0 <= value <= MOST:
-        raise ValueError
-    return value

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
@@ -168,7 +169,7 @@ def loaded(text: str, *, source: str) -> Record:
             renewed=_text(document["renewed"]),
             entries=tuple(_entry(entry) for entry in document["jobs"]),
         )
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise InputError(
             f"{source} is no record of on-demand jobs: somebody changed it.",
             hint="Delete the ConfigMap to begin anew; the jobs that it held stay as Insights has them.",
@@ -197,14 +198,14 @@ def _entry_json(entry: Entry) -> JsonObject:
 
 def _entry(document: JsonObject) -> Entry:
     return Entry(
-        id=int(document["id"]),
+        id=_id(document["id"]),
         report_type=_text(document["reportType"]),
         state=State(document["state"]),
         options={_text(name): _text(value) for name, value in document.get("options", {}).items()},
-        claimed_at=float(document.get("claimedAt", 0)),
-        started_at=float(document.get("startedAt", 0)),
-        troubled_since=float(document.get("troubledSince", 0)),
-        finished_at=float(document.get("finishedAt", 0)),
+        claimed_at=_seconds(document.get("claimedAt", 0)),
+        started_at=_seconds(document.get("startedAt", 0)),
+        troubled_since=_seconds(document.get("troubledSince", 0)),
+        finished_at=_seconds(document.get("finishedAt", 0)),
         job_uid=_text(document.get("jobUid", "")),
         has_run=bool(document.get("hasRun", False)),
         was_ready=bool(document.get("wasReady", False)),
@@ -212,6 +213,19 @@ def _entry(document: JsonObject) -> Entry:
         remark=_text(document.get("remark", "")),
         reported=_status(document.get("reported")),
     )
+
+
+def _id(value: Json) -> int:
+    if type(value) is not int or value < 0:
+        raise ValueError("no id")
+    return value
+
+
+def _seconds(value: Json) -> float:
+    """A time; one that no clock ever shows would keep a job from its end."""
+    if not math.isfinite(seconds := float(value)):
+        raise ValueError("no time")
+    return seconds
 
 
 def _status(value: Json) -> JobStatus | None:

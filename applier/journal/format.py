@@ -14,7 +14,7 @@ from typing import Any, Final
 from applier.change import Action, Change
 from applier.journal import sealed
 from applier.journal.key import Key
-from applier.journal.sealed import DIGEST, UNREADABLE, Trust, join, matching, opened, seal, split, text
+from applier.journal.sealed import DIGEST, UNREADABLE, Trust, count, join, matching, opened, seal, split, text
 from renderer.errors import InputError
 from renderer.manifest import kinds, ownership
 from renderer.manifest.identity import Identity
@@ -121,13 +121,13 @@ def _head(fields: JsonObject) -> Head:
     return Head(
         transaction=matching(TRANSACTION, fields["transaction"]),
         state=State(fields["state"]),
-        fencing=Fencing(lease=text(fencing["lease"]), transitions=int(fencing["transitions"])),
+        fencing=Fencing(lease=text(fencing["lease"]), transitions=count(fencing["transitions"])),
         cluster={text(key): text(value) for key, value in fields["cluster"].items()},
         holder=text(fields["holder"]),
         started=text(fields["started"]),
         mode=text(fields["mode"]),
         supersedes=tuple(matching(TRANSACTION, name) for name in fields["supersedes"]),
-        intents=int(fields["intents"]),
+        intents=count(fields["intents"]),
         chunks=tuple(matching(DIGEST, digest) for digest in fields["chunks"]),
     )
 

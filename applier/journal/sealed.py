@@ -20,6 +20,8 @@ CHUNK_BYTES: Final = 768 * 1024
 DIGEST: Final = re.compile(r"[0-9a-f]{64}")
 #: What reading a head raises that is none.
 UNREADABLE: Final = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
+#: The greatest number that a head may have: so many fit into the fields of the API.
+MOST: Final = 2**31 - 1
 
 Head = TypeVar("Head")
 
@@ -131,6 +133,13 @@ def matching(pattern: re.Pattern[str], value: object) -> str:
     if not pattern.fullmatch(text(value)):
         raise ValueError
     return str(value)
+
+
+def count(value: object, most: int = MOST) -> int:
+    """The value, which has to be a number that a run of ours can have written. Raises ValueError."""
+    if type(value) is not int or not 0 <= value <= most:
+        raise ValueError
+    return value
 
 
 def canonical(value: Json) -> bytes:

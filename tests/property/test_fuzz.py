@@ -45,6 +45,14 @@ def _lock(path: str) -> bytes:
     ).encode()
 
 
+def _record(entry: bytes) -> bytes:
+    """The record of one on-demand job, as somebody made it."""
+    return (
+        b'{"formatVersion": 1, "organization": "", "cluster": "", "leader": "", "renewed": "", "jobs": ['
+        b'{"reportType": "trivy", "state": "waiting", ' + entry + b"}]}"
+    )
+
+
 #: What readers once got wrong, each by the reader's name.
 FOUND: tuple[tuple[str, Any], ...] = (
     # An error in quotes that end nowhere, and escapes that Go does not make.
@@ -60,6 +68,13 @@ FOUND: tuple[tuple[str, Any], ...] = (
     # A lock that is nested too deep, or names a path that there can't be.
     ("snapshot", {"snapshot.lock": b"[" * 100_000}),
     ("snapshot", {"snapshot.lock": _lock("\\ud800.yaml")}),
+    # Numbers that are none, in what is kept between runs.
+    ("kept", (b'{"formatVersion": 1, "fencing": {"lease": "a", "transitions": 1e999}, "intents": 1e999}', b"")),
+    ("kept", (_record(b'"id": 1e999'), b"")),
+    ("kept", (_record(b'"id": 1, "claimedAt": 1' + b"0" * 400), b"")),
+    ("kept", (b"[" * 100_000, b"")),
+    # A time zone that is further away than any.
+    ("insights", b"Mon, 01 Jan 2026 00:00:00 +99999999999999999"),
     # A plan with a key that is no text.
     ("plan", b'{"format": "insights-applier/plan", "formatVersion": 1, "\\ud800": 1}'),
 )

@@ -12,29 +12,43 @@ import hashlib
 import json
 import random
 import tempfile
+import zlib
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
 from hypothesis import strategies as st
 
-from applier import plan, saved_plan
+from applier import diff, plan, saved_plan
+from applier.against import dump
 from applier.change import Plan
 from applier.guards.refusals import Allowed
+from applier.history import format as revision
+from applier.history.format import Origin
+from applier.jobs import record
+from applier.journal import format as journal
+from applier.journal.format import Fencing
+from applier.journal.key import Key
+from applier.journal.sealed import Trust, canonical, chunk_digest
 from applier.kyverno_cli import account, evaluation, output
 from applier.report.document import Basis, document
 from applier.verdict import Verdict
 from renderer import snapshot
-from renderer.errors import Failure, InputError, SnapshotError, printable
+from renderer.errors import DocumentErrors, Failure, InputError, SnapshotError, printable
+from renderer.http import retry_after_seconds
+from renderer.insights.jobs import parse_claim
 from renderer.manifest import yamlio
 from renderer.manifest.document import Policy, parse
 from renderer.manifest.jsontypes import JsonObject
+from renderer.manifest.normalize import content
+from renderer.render import Source, render
 from renderer.snapshot import LOCK, Snapshot
 from tests.support import kyverno_words as words
 from tests.support.mutation import mutate
 from tests.support.plans import SNAPSHOT
-from tests.support.policies import cluster_policy, desired, live, live_object, validating_policy
+from tests.support.policies import answer, cluster_policy, desired, live, live_object, validating_policy
 from tests.support.yaml_traps import FRAGMENTS, REFUSED, STREAMS, VALUES
 
 
@@ -93,6 +107,15 @@ _CLI: Final = tuple(
         *("Applying 1 policy rule(s) to ", "Warning: p0.yaml: "),
     )
 )  # fmt: skip
+#: How long to wait, as servers say it.
+_WAITS: Final = (b"Mon, 01 Jan 2026 00:00:00 ", b"GMT", b"+0000", b"-9999", b"120")
+_CLAIMS: Final = tuple(
+    json.dumps(said).encode()
+    for said in (
+        [{"id": 1, "reportType": "trivy", "options": {"imagesToScan": "a,b"}}, {"id": 2, "reportType": "nova"}],
+        [{"id": None, "reportType": "trivy"}, {"id": 3, "options": {"a": 1}}, 5],
+    )
+)
 _MOST: Final = 20_000
 
 
@@ -212,6 +235,78 @@ def read_printed(printed: tuple[bytes, bytes]) -> None:
         _shown(text)
 
 
+def read_insights(data: bytes) -> None:
+    """The readers of what Insights answers: policies, claimed jobs, and how long to wait."""
+    try:
+        claim = parse_claim(data)
+    except ValueError as error:
+        _shown(str(error))
+    else:
+        for text in (*claim.nameless, *(job.problem for job in claim.unreadable)):
+            _shown(text)
+        for job in claim.jobs:
+            # They become names, labels and variables of a pod.
+            "".join((str(job.id), job.report_type, *job.options, *job.options.values())).encode()
+    try:
+        policies = render([Source(name="Insights", data=data)])
+    except DocumentErrors as error:
+        _shown(str(error))
+    else:
+        assert list(render([Source(name="again", data=answer(*(one.body for one in policies)).encode())])) == list(
+            policies
+        )
+    wait = retry_after_seconds(data[:200].decode("latin-1"), now=datetime(2026, 1, 1, tzinfo=UTC))
+    assert wait is None or wait >= 0
+
+
+def read_dump(data: bytes) -> None:
+    """The reader of what kubectl printed, and what a plan asks of each object."""
+    try:
+        found = dump.read(data, source="fuzzed")
+    except DocumentErrors as error:
+        _shown(str(error))
+        return
+    for policy in found.policies:
+        kind = policy.identity.kind
+        diff.wanted(policy.body, policy.body, kind=kind, api_version=policy.api_version)
+        diff.patch(content(policy.body, kind), content(cluster_policy(), kind))
+        for text in (str(policy.identity), *diff.other_managers(policy.body)):
+            _shown(text)
+
+
+def read_kept(kept: tuple[bytes, bytes]) -> None:
+    """The readers of what outlives a run: a journal and its intents, a revision and its policies, the jobs' record."""
+    head, chunk = kept
+    _read_journal(head, chunk)
+    _read_revision(head, chunk)
+    try:
+        read = record.loaded(head.decode(errors="replace"), source="fuzzed")
+    except InputError as error:
+        _shown(str(error))
+    else:
+        assert record.loaded(record.dumped(read), source="again") == read
+
+
+def _read_journal(data: bytes, chunk: bytes) -> None:
+    try:
+        head, trust = journal.read_head(data, _KEY)
+        assert (trust is Trust.VERIFIED) == (journal.read_head(journal.write_head(head, _KEY), _KEY) == (head, trust))
+        for change in journal.unpack(head, [chunk] * len(head.chunks)):
+            _shown(str(change.identity))
+    except journal.JournalError as error:
+        _shown(str(error))
+
+
+def _read_revision(data: bytes, chunk: bytes) -> None:
+    try:
+        head, trust = revision.read_head(data, _KEY)
+        assert (trust is Trust.VERIFIED) == (revision.read_head(revision.write_head(head, _KEY), _KEY) == (head, trust))
+        for policy in revision.unpack(head, [chunk] * len(head.chunks)):
+            _shown(str(policy.identity))
+    except revision.RevisionError as error:
+        _shown(str(error))
+
+
 def _shown(text: str) -> None:
     """It can be printed as the programs print their messages."""
     printable(text).encode()
@@ -219,6 +314,7 @@ def _shown(text: str) -> None:
 
 #: Memory, where there is a place for it: thousands of small files are made.
 _ROOM: Final = "/dev/shm" if Path("/dev/shm").is_dir() else None
+_KEY: Final = Key(b"the token of Insights")
 _IDENTITY: Final = {"namespace/kube-system": "u1"}
 _WANTED: Final = (cluster_policy("changed", message="Other."), cluster_policy("same"), validating_policy("new"))
 _LIVE: Final = [live_object(cluster_policy(name)) for name in ("changed", "same", "withdrawn")]
@@ -282,6 +378,68 @@ def _snapshots(draw: st.DrawFn, policies: Sequence[Policy]) -> dict[str, bytes]:
     return files
 
 
+@st.composite
+def _kept(draw: st.DrawFn) -> tuple[bytes, bytes]:
+    """The head of a journal or a revision, or a record, in which some values were changed, and a chunk likewise.
+
+    Mostly the head says that the chunk is as it should be, and now and then it is signed.
+    """
+    chance = draw(st.randoms(use_true_random=False))
+    head, chunk = draw(st.sampled_from(_heads()))
+    if draw(st.booleans()):
+        held = json.loads(zlib.decompress(chunk))
+        mutate(chance, held)
+        chunk = zlib.compress(json.dumps(held).encode())
+    fields = json.loads(head)
+    for _ in range(draw(st.integers(0, 2))):
+        mutate(chance, fields)
+    if draw(st.booleans()):
+        fields["chunks"] = [chunk_digest(chunk)]
+    if draw(st.booleans()):
+        fields["hmac"] = _KEY.sign(canonical(fields))
+    head = json.dumps(fields).encode()
+    return (head if draw(st.booleans()) else draw(damaged([head], _JSON))), chunk
+
+
+@functools.cache
+def _heads() -> list[tuple[bytes, bytes]]:
+    changes = _planned().effective
+    (intents,) = journal.pack(changes)
+    began = journal.Head(
+        transaction="abcd-1-ef",
+        fencing=Fencing(lease="lease-uid", transitions=1),
+        cluster=_IDENTITY,
+        holder="host_1_ab",
+        started="2026-01-01T00:00:00Z",
+        mode="rollback",
+        supersedes=("older-1-aa",),
+        intents=len(changes),
+        chunks=(chunk_digest(intents),),
+    )
+    (policies,) = revision.pack(desired(*_WANTED))
+    put_in_place = revision.Head(
+        name="4f0cleas-3-aa",
+        number=3,
+        kept=began.started,
+        lease="lease-uid",
+        cluster=_IDENTITY,
+        run=began.holder,
+        account="admin",
+        origin=Origin(command="apply"),
+        digest="d" * 64,
+        policies=len(_WANTED),
+        chunks=(chunk_digest(policies),),
+    )
+    waiting = record.Entry(id=1, report_type="trivy", options={"a": "b"}, claimed_at=7.5)
+    ended = replace(waiting, id=2, state=record.State.FINISHED, has_run=True, outcome="failed", remark="No image.")
+    jobs = record.dumped(record.Record(organization="acme", cluster="prod", leader="a", entries=(waiting, ended)))
+    return [
+        (journal.write_head(began, _KEY), intents),
+        (revision.write_head(put_in_place, _KEY), policies),
+        (jobs.encode(), intents),
+    ]
+
+
 def _sealed(files: dict[str, bytes], chance: random.Random | None) -> bytes:
     """The lock, with the digests that the files have; edited first, if by chance."""
     try:
@@ -294,6 +452,13 @@ def _sealed(files: dict[str, bytes], chance: random.Random | None) -> bytes:
         return json.dumps(lock).encode()
     except (ValueError, LookupError, TypeError, RecursionError):
         return files[LOCK]
+
+
+def _dumps() -> list[bytes]:
+    """Live objects as kubectl prints them: a List in JSON and in YAML, documents, and a list of the API."""
+    whole = {"apiVersion": "v1", "kind": "List", "items": _LIVE}
+    raw = {"apiVersion": "kyverno.io/v1", "kind": "ClusterPolicyList", "items": [{**_LIVE[0]}]}
+    return [json.dumps(whole).encode(), yamlio.dump(whole).encode(), answer(*_LIVE).encode(), json.dumps(raw).encode()]
 
 
 def _policies(data: Iterable[bytes]) -> list[Policy]:
@@ -315,6 +480,26 @@ def targets(seeds: Seeds = SEEDS) -> list[Target]:
             check=read_plan,
             pieces=_JSON,
             grown=lambda data: b'{"format": "' + whole["format"].encode() + b'", "changes": ' + data,
+        ),
+        Target(
+            name="insights",
+            inputs=damaged([*_CLAIMS, *streams], (*_JSON, *_YAML, *_WAITS)),
+            check=read_insights,
+            pieces=(*_JSON, *_YAML),
+        ),
+        Target(
+            name="dump",
+            inputs=damaged(_dumps(), (*_JSON, *_YAML)),
+            check=read_dump,
+            pieces=_JSON,
+            grown=lambda data: b'{"kind": "List", "items": ' + data,
+        ),
+        Target(
+            name="kept",
+            inputs=_kept(),
+            check=read_kept,
+            pieces=_JSON,
+            grown=lambda data: (b'{"formatVersion": 1, "chunks": ' + data, b""),
         ),
         Target(
             name="cli",

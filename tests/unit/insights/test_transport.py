@@ -322,6 +322,7 @@ class TestWaiting:
             ("1.5", None),
             ("٣", None),
             ("soon", None),
+            ("Sat, 01 Aug 2026 12:00:30 +99999999999999999", None),
             ("Sat, 99 Aug 2026 12:00:30 GMT", None),
         ],
     )

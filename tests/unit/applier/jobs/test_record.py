@@ -68,6 +68,12 @@ def test_each_job_is_a_line_that_people_can_read() -> None:
         ({"formatVersion": 2}, "it has format 2, which this version does not know"),
         ({"jobs": None}, "it is no record"),
         ({"jobs": [{"id": "x"}]}, "it is no record"),
+        ({"jobs": [{"id": -1, "reportType": "trivy", "state": "waiting"}]}, "it is no record"),
+        ({"jobs": [{"id": 1.5, "reportType": "trivy", "state": "waiting"}]}, "it is no record"),
+        (
+            {"jobs": [{"id": 1, "reportType": "trivy", "state": "waiting", "claimedAt": float("nan")}]},
+            "it is no record",
+        ),
         ({"jobs": [{"id": 1, "reportType": "trivy", "state": "asleep"}]}, "it is no record"),
         ({"jobs": [{"id": 1, "reportType": "trivy", "state": "waiting", "options": ["a"]}]}, "it is no record"),
         ({"jobs": [{"id": 1, "reportType": "trivy", "state": "waiting", "options": {"a": 1}}]}, "it is no record"),
