@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
+from typing import Final
 
 import pytest
 
+from applier.cluster.policies import KubernetesCluster
 from ci.testbed.controlplane import ControlPlane
 from renderer.errors import ExitCode
 from renderer.manifest.jsontypes import JsonObject
@@ -20,8 +25,9 @@ from tests.support.insights import InsightsStandIn
 from tests.support.pipelines import OUT, STAGES, Ended, GitHub, GitLab, Pipeline, Shell, World
 from tests.support.policies import answer, cluster_policy, validating_policy
 from tests.support.programs import CLUSTER, Programs
+from tests.support.proxy import Proxy, call, to
 from tests.support.repositories import bare, begin, git, hook
-from tests.support.workflow import by_hand
+from tests.support.workflow import by_hand, contents, until
 
 ONE, TWO = cluster_policy("one"), validating_policy("two")
 BRANCH = f"insights/{OUT}"
@@ -41,7 +47,7 @@ def pipeline(request: pytest.FixtureRequest, world: World) -> Pipeline:
     return _on(request.param, world)
 
 
-def _on(name: str, world: World) -> Pipeline:
+def _on(name: str, world: World) -> Shell | GitHub | GitLab:
     if name == "shell":
         return Shell(world=world, kept=world.place / "kept")
     return GitHub(world=world) if name == "github" else GitLab(world=world)
@@ -165,6 +171,62 @@ def test_nothing_to_plan_is_told_too_and_can_be_applied(world: World, insights: 
     done(pipeline.apply(merge(world, request)))
 
 
+# --- impact ----------------------------------------------------------------------------------------
+
+
+def _with_manifests(world: World) -> None:
+    """Manifests of the people's own in the repository, one of which the policy blocks."""
+    tree = world.place / "work"
+    (tree / "manifests").mkdir()
+    for name, labels in (("teamless", {}), ("of-a-team", {"team": "shop"})):
+        body = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}}
+        (tree / "manifests" / f"{name}.yaml").write_text(json.dumps(body))
+    git(tree, "add", "manifests")
+    git(tree, "commit", "-q", "-m", "Manifests")
+    git(tree, "push", "-q")
+
+
+@pytest.mark.cluster
+@pytest.mark.tool
+@pytest.mark.parametrize("name", FORGES)
+def test_the_impact_is_on_the_pull_request(
+    world: World, insights: InsightsStandIn, cluster: ControlPlane, name: str
+) -> None:
+    pipeline = replace(_on(name, world), impact="manifests")
+    _with_manifests(world)
+    denies = cluster_policy("one")
+    denies["spec"]["validationFailureAction"] = "Enforce"
+    insights.publish(CLUSTER, answer(denies))
+    done(pipeline.render())
+    request = proposed(world)
+    shown = done(pipeline.plan(request))
+    assert "Impact on manifests: 1 newly blocked, 0 newly reported, 0 newly let through" in shown
+    for comment in request.comments:
+        assert "| – | Namespace/teamless | ClusterPolicy/one rule team |" in comment["body"]
+        assert "of-a-team" not in comment["body"]
+    assert len(request.comments) == (name != "shell")
+    files = world.forge.artifacts[-1].files
+    assert json.loads(files["plan.json"])["impact"]["summary"]["blocked"] == 1
+    assert b"newly-blocked" in files["plan.sarif"]
+    # A saved plan with an impact approves as one without it does.
+    done(pipeline.apply(merge(world, request)))
+    assert exists(cluster, denies)
+
+
+@pytest.mark.cluster
+@pytest.mark.tool
+def test_what_runs_in_the_cluster_may_be_looked_at_and_a_directory_that_is_not_there_fails(
+    world: World, insights: InsightsStandIn
+) -> None:
+    insights.publish(CLUSTER, answer(ONE))
+    done(GitHub(world=world).render())
+    request = proposed(world)
+    assert "Impact on the cluster: 0 newly blocked" in done(GitHub(world=world, impact="cluster").plan(request))
+    assert "#### Impact on the cluster" in request.comments[0]["body"]
+    shown = done(GitHub(world=world, impact="nowhere").plan(request), ExitCode.INPUT)
+    assert "nowhere does not exist" in shown
+
+
 # --- render ----------------------------------------------------------------------------------------
 
 
@@ -210,6 +272,24 @@ def test_a_branch_is_refreshed_when_its_base_went_on_beneath_it(rendering: World
     done(pipeline.render())
     assert git(rendering.remote, "merge-base", "main", BRANCH) == tip(rendering, "main")
     assert git(rendering.remote, "rev-list", "--count", f"main..{BRANCH}") == "1"
+
+
+#: All that git allows in the name of a branch, and shells, URLs or options make something of.
+_ODD: Final = "-odd/$(id)`id`'\"&x=1#%2e;|<>{é}!"
+
+
+@pytest.mark.parametrize("name", ["github", "gitlab"])
+def test_a_branch_may_have_any_name_that_git_allows(rendering: World, insights: InsightsStandIn, name: str) -> None:
+    pipeline = (GitHub if name == "github" else GitLab)(world=rendering, branch=_ODD)
+    for policies in ([ONE], [ONE, TWO]):
+        insights.publish(CLUSTER, answer(*policies))
+        done(pipeline.render())
+        assert tip(rendering, _ODD)
+    (request,) = rendering.forge.requests
+    assert (request.branch, request.base) == (_ODD, "main")
+    assert git(rendering.remote, "rev-list", "--count", f"main..refs/heads/{_ODD}") == "1"
+    insights.publish(CLUSTER, answer())
+    done(pipeline.render())
 
 
 def test_what_others_push_meanwhile_is_not_overwritten(rendering: World, insights: InsightsStandIn) -> None:
@@ -328,24 +408,28 @@ def test_elsewhere_there_is_no_comment_and_the_plan_has_to_be_named(reviewed: Wo
     assert reviewed.forge.written == []
 
 
-#: What takes its time, until it is told to end.
+#: What takes its time, until it is told to end; it says how often it was told more while it undid what it had done.
 _SLOW = f"""\
 #!{sys.executable}
 import signal, sys
-signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM, signal.SIGINT])
 print("began", flush=True)
 signal.sigwait([signal.SIGTERM])
-print("undone")
+print("told", flush=True)
+open("go").read()
+print("undone; told", len(signal.sigpending()), "times more")
 sys.exit(143)
 """
 
 
-def test_a_job_that_is_cancelled_lets_the_apply_undo_what_it_did(rendering: World) -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_job_that_is_cancelled_lets_the_apply_undo_what_it_did(rendering: World, number: signal.Signals) -> None:
     programs, temporary = rendering.place / "bin", rendering.place / "tmp"
     programs.mkdir()
     temporary.mkdir()
     (programs / "insights-applier").write_text(_SLOW)
     (programs / "insights-applier").chmod(0o755)
+    os.mkfifo(rendering.place / "go")
     stage = subprocess.Popen(
         [STAGES / "insights-stage", "apply", OUT],
         env={"PATH": f"{programs}:{os.defpath}", "INSIGHTS_PLAN": "plan.json", "TMPDIR": str(temporary)},
@@ -355,10 +439,66 @@ def test_a_job_that_is_cancelled_lets_the_apply_undo_what_it_did(rendering: Worl
     )
     assert stage.stdout
     assert stage.stdout.readline() == "began\n"
-    stage.send_signal(signal.SIGTERM)
-    assert stage.communicate(timeout=60)[0] == "undone\n"
+    stage.send_signal(number)
+    assert stage.stdout.readline() == "told\n"
+    until(lambda: _is_deaf(stage.pid))
+    for another in (signal.SIGINT, signal.SIGTERM):
+        stage.send_signal(another)
+    (rendering.place / "go").write_text("")
+    assert stage.communicate(timeout=60)[0] == "undone; told 0 times more\n"
     assert stage.returncode == 143
     assert list(temporary.iterdir()) == []
+
+
+def _is_deaf(pid: int) -> bool:
+    """Whether the process ignores SIGTERM: it has handed the first on."""
+    (ignored,) = re.findall(r"^SigIgn:\s*(\w+)$", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
+    return bool(int(ignored, 16) >> (signal.SIGTERM - 1) & 1)
+
+
+def _stage(tree: Path) -> int:
+    """The process of the stage that runs there."""
+    (pid,) = (
+        int(process.name)
+        for process in Path("/proc").glob("[0-9]*")
+        if _is_stage(process) and (process / "cwd").readlink() == tree
+    )
+    return pid
+
+
+def _is_stage(process: Path) -> bool:
+    with suppress(OSError):
+        return b"/insights-stage" in (process / "cmdline").read_bytes()
+    return False
+
+
+@pytest.mark.cluster
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_stage_that_is_ended_in_mid_apply_leaves_nothing_half_applied(
+    world: World, insights: InsightsStandIn, cluster: ControlPlane, adapter: KubernetesCluster, proxy: Proxy,
+    number: signal.Signals,
+) -> None:  # fmt: skip
+    kubeconfig = proxy.write_kubeconfig(world.place / "proxy.kubeconfig", token=cluster.admin_token)
+    world = replace(world, programs=world.programs.with_(KUBECONFIG=str(kubeconfig)))
+    pipeline = Shell(world=world, kept=world.place / "kept")
+    insights.publish(CLUSTER, answer(*(cluster_policy(f"p{index:02}") for index in range(50))))
+    done(pipeline.render())
+    request = proposed(world)
+    done(pipeline.plan(request))
+    merged, before = merge(world, request), contents(adapter)
+
+    def end(_: object) -> None:
+        stage = _stage(world.place / "checkout")
+        os.kill(stage, number)
+        until(lambda: _is_deaf(stage))
+
+    # No other write is answered before the program was told.
+    proxy.plan(call(end, when="after"), at=10, times=1, matching=to("clusterpolicies"))
+    shown = done(pipeline.apply(merged), ExitCode.TERMINATED)
+    assert "SIGTERM arrived" in shown
+    assert contents(adapter) == before
+    done(pipeline.apply(merged))
+    assert len(contents(adapter)) == len(before) + 50
 
 
 @pytest.mark.parametrize("command", ["", "destroy policies", "plan", "plan a b"])

@@ -151,12 +151,14 @@ class Shell:
 
     world: World
     kept: Path
+    impact: str = ""
 
     def render(self) -> Ended:
         return self._run("render", "main", self.world.insights())
 
     def plan(self, request: Request) -> Ended:
-        done = self._run("plan", request.head, {"STAGE_REPORTS": str(self.kept), "KUBECONFIG": self.world.kubeconfig})
+        own = {"STAGE_REPORTS": str(self.kept), "KUBECONFIG": self.world.kubeconfig, "STAGE_IMPACT": self.impact}
+        done = self._run("plan", request.head, own)
         self.world.forge.artifacts.append(Artifact(name="plan", head=request.head, files=files_of(self.kept)))
         return done
 
@@ -209,6 +211,8 @@ class GitHub:
 
     world: World
     secrets: Mapping[str, str] = field(default_factory=dict)
+    impact: str = ""
+    branch: str = ""
 
     def render(self) -> Ended:
         return self._run({"event_name": "schedule", "event": {}}, "main")
@@ -237,6 +241,8 @@ class GitHub:
                 "directory": OUT,
                 "organization": ORGANIZATION,
                 "cluster": CLUSTER,
+                "impact": self.impact,
+                "branch": self.branch,
                 "host": self.world.programs.environment["FAIRWINDS_INSIGHTS_HOST"],
             },
             "secrets": {
@@ -312,6 +318,8 @@ class GitLab:
     """The template, included by a project whose settings are these."""
 
     world: World
+    impact: str = ""
+    branch: str = ""
 
     def render(self) -> Ended:
         return self._run({"CI_PIPELINE_SOURCE": "schedule"}, "main", self.world.insights())[0]
@@ -352,6 +360,10 @@ class GitLab:
             (name, job) for name, job in jobs.items() if any(matches(rule["if"], predefined) for rule in job["rules"])
         ]
         written = {**template["variables"], **job.get("variables", {}), "STAGE_DIRECTORY": OUT}
+        if self.impact:
+            written["STAGE_IMPACT"] = self.impact
+        if self.branch:
+            written["STAGE_BRANCH"] = self.branch
         variables = {key: _expanded(value, predefined) for key, value in written.items()}
         path = {"PATH": f"{STAGES}:{self.world.path}"}
         tree = self.world.checkout(revision, login="gitlab-ci-token:may-not-push@")
