@@ -147,6 +147,7 @@ def _holds(expression: JsonObject, labels: Mapping[str, str]) -> bool:
 #: An object that sets something else first; one that sets nothing is fine.
 _NOT_METADATA: Final = re.compile(r"\bObject\s*\{(?!\s*(?:metadata\s*:|\}))")
 _CONTENT: Final = re.compile(r"\b(?:spec|data|binaryData|immutable)\s*:")
+_OPERATION: Final = re.compile(r"\bop[\"']?\s*:")
 _PATH: Final = re.compile(r"\bpath[\"']?\s*:\s*[\"']?([^\s\"',}]*)")
 _IN_METADATA: Final = re.compile(r"/metadata/(?:labels|annotations)\b")
 
@@ -165,7 +166,7 @@ def _beyond_metadata(how: str, what: Any) -> bool:
         # Kyverno's anchors, such as +(metadata), say when to patch and not what.
         return any(key.strip("+<>()^=") != "metadata" for key in what)
     if how == "patchesJson6902":
-        return not _only_metadata(str(what), str(what).count("op:"))
+        return not _only_metadata(str(what), len(_OPERATION.findall(str(what))))
     if how == "foreach":
         return any(_beyond_metadata(*part) for entry in items(what) for part in entry.items() if part[0] in _PATCHES)
     expression = str(what.get("expression", "")) if isinstance(what, dict) else ""

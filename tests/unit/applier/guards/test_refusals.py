@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import pytest
 
@@ -10,6 +11,7 @@ from applier.change import Refused
 from applier.guards import refusals
 from applier.guards.refusals import MaxDelete
 from renderer.errors import ConfigurationError, ExitCode
+from tests.support.golden import require_same
 
 SUBJECTS = ("ClusterPolicy/a", "ClusterPolicy/b")
 
@@ -96,6 +98,14 @@ def test_a_refusal_says_what_it_is_about_and_what_allows_it(
     assert way in found.hint
     if way.startswith("--"):
         assert f"INSIGHTS_{way.removeprefix('--').replace('-', '_').upper()}=" in found.hint
+
+
+def test_every_refusal_reads_as_it_was_written_down() -> None:
+    told = [refuse(list(SUBJECTS)) for refuse, *_ in REFUSALS]
+    texts = [f"{found.code:d}\n{found.message}\n{found.hint}\n" for found in told]
+    require_same(
+        Path(__file__).parent / "golden" / "refusals.txt", "\n".join([*texts, refusals.weakens_note(SUBJECTS), ""])
+    )
 
 
 def test_a_plan_says_for_which_policies_apply_needs_the_flag() -> None:
