@@ -40,9 +40,7 @@ MODULES: Final = {
     "guards": Module(
         sources=("applier/guards/refusals.py",), tests=(f"{_UNIT}/guards/test_refusals.py", f"{_UNIT}/test_plan.py")
     ),
-    "own writes": Module(
-        sources=("applier/guards/own_writes.py",), tests=(f"{_UNIT}/guards/test_own_writes.py",)
-    ),
+    "own writes": Module(sources=("applier/guards/own_writes.py",), tests=(f"{_UNIT}/guards/test_own_writes.py",)),
     "self-block": Module(sources=("applier/guards/self_block.py",), tests=(f"{_UNIT}/guards/test_self_block.py",)),
     "rights": Module(sources=("applier/guards/rights.py",), tests=(f"{_UNIT}/guards/test_rights.py",)),
     "weakening": Module(sources=("applier/guards/weakening.py",), tests=(f"{_UNIT}/guards/test_weakening.py",)),
