@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import fcntl
 import subprocess
 import sys
 import time
@@ -13,6 +14,8 @@ from pathlib import Path
 from ci.testbed import browser, toolchain
 
 ROOT = Path(__file__).resolve().parent.parent
+_MEASURED = ROOT / ".coverage"
+_COVERAGE = (sys.executable, "-m", "coverage")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,21 +50,45 @@ def faults(*options: str) -> Stage:
 def coverage(options: Sequence[str]) -> int:
     """Run those tests with each branch measured, or all but the matrix of faults; say which were never taken.
 
-    What was measured earlier counts in where paths or options say what to run: a whole can be made of parts.
+    What was measured earlier counts in where paths or options say what to run: a whole can be made of parts. A run
+    waits for the one before it.
     """
-    tool = (sys.executable, "-m", "coverage")
+    _MEASURED.mkdir(exist_ok=True)
+    with (_MEASURED / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        return _measured(options)
+
+
+def _measured(options: Sequence[str]) -> int:
     if not options:
-        subprocess.run((*tool, "erase"), cwd=ROOT, check=True)
+        subprocess.run((*_COVERAGE, "erase"), cwd=ROOT, check=True)
     stages = [Stage(name="tests", command=_pytest(*options))] if options else STAGES
     measured = [
-        replace(stage, command=(*tool, "run", *stage.command[1:])) if stage.command[0] == sys.executable else stage
+        replace(stage, command=(*_COVERAGE, "run", *stage.command[1:])) if stage.command[0] == sys.executable else stage
         for stage in stages
     ]
-    (ROOT / ".coverage").mkdir(exist_ok=True)
     code = run(measured, complete=True)
-    subprocess.run((*tool, "combine", "--append", "--quiet"), cwd=ROOT, check=False)
+    _combine()
     partly = ("--fail-under=0",) if options else ()
-    return code or subprocess.run((*tool, "report", *partly), cwd=ROOT, check=False).returncode
+    return code or subprocess.run((*_COVERAGE, "report", *partly), cwd=ROOT, check=False).returncode
+
+
+def _combine() -> None:
+    """Add what each process measured to what was measured before; cut off anywhere, neither is lost.
+
+    coverage's own `--append` writes into the earlier data without a journal, and deletes what it has read on the way.
+    """
+    whole, made = _MEASURED / "data", _MEASURED / "combined"
+    # An empty file is that of a process that was killed, or still runs.
+    parts = [path for path in sorted(_MEASURED.glob("data.*")) if path.stat().st_size]
+    made.unlink(missing_ok=True)
+    files = [str(path) for path in (whole, *parts) if path.exists()]
+    command = (*_COVERAGE, "combine", "--keep", "--quiet", f"--data-file={made}", *files)
+    if subprocess.run(command, cwd=ROOT, check=False).returncode:
+        return
+    made.replace(whole)
+    for path in parts:
+        path.unlink()
 
 
 def run(stages: Sequence[Stage], *, complete: bool) -> int:
