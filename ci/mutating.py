@@ -48,7 +48,7 @@ MODULES: Final = {
         sources=("applier/transaction/order.py", "applier/transaction/references.py"),
         tests=(f"{_UNIT}/transaction/test_order.py", f"{_UNIT}/transaction/test_references.py"),
     ),
-    "standing": Module(sources=("applier/transaction/standing.py",), tests=(f"{_UNIT}/test_recovery.py",)),
+    "standing": Module(sources=("applier/transaction/standing.py",), tests=(f"{_UNIT}/transaction/test_standing.py",)),
     "writes": Module(
         sources=("applier/transaction/writes.py",),
         tests=(f"{_UNIT}/transaction/test_execution.py", f"{_UNIT}/test_recovery.py"),
