@@ -49,9 +49,9 @@ MODULES: Final = {
         tests=(f"{_UNIT}/transaction/test_order.py", f"{_UNIT}/transaction/test_references.py"),
     ),
     "standing": Module(sources=("applier/transaction/standing.py",), tests=(f"{_UNIT}/transaction/test_standing.py",)),
-    "writes": Module(
-        sources=("applier/transaction/writes.py",),
-        tests=(f"{_UNIT}/transaction/test_execution.py", f"{_UNIT}/test_recovery.py"),
+    "writes": Module(sources=("applier/transaction/writes.py",), tests=(f"{_UNIT}/transaction/test_writes.py",)),
+    "verification": Module(
+        sources=("applier/transaction/verification.py",), tests=(f"{_UNIT}/transaction/test_verification.py",)
     ),
     "ownership": Module(
         sources=("renderer/manifest/ownership.py",),
