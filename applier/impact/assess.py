@@ -88,7 +88,7 @@ class _Assessment:
     limit: str
     evaluated: int = 0
     _crowds: dict[Served, Crowd] = field(default_factory=dict)
-    _found: list[tuple[Crowd, Workload, Affected]] = field(default_factory=list)
+    _found: list[tuple[Crowd, str, Affected]] = field(default_factory=list)
     _told: dict[str, dict[str, None]] = field(default_factory=dict)
     _failures: Counter[tuple[str, str]] = field(default_factory=Counter)
     _examples: dict[str, str] = field(default_factory=dict)
@@ -103,7 +103,7 @@ class _Assessment:
 
     def affected(self) -> list[Affected]:
         """All that was found, with the Pods that are alike."""
-        return [replace(one, resource=workload.resource(crowd.alike(workload))) for crowd, workload, one in self._found]
+        return [replace(one, resource=replace(one.resource, alike=crowd.alike(key))) for crowd, key, one in self._found]
 
     def not_evaluated(self) -> Iterator[NotEvaluated]:
         """All that was told, reason by reason."""
@@ -169,7 +169,7 @@ class _Assessment:
         crowd = self._crowds.setdefault(kind, Crowd())
         size = max(1, _RUN // sum(_CEL if version.in_cel else 1 for version in changed))
         try:
-            for page in self.source.pages(kind):
+            for page in self._pages(kind):
                 workloads = list(crowd.take(page))
                 for start in range(0, len(workloads), size):
                     self._batch(crowd, workloads[start : start + size], changed, steady)
@@ -177,6 +177,16 @@ class _Assessment:
             self.tell("this account may not list them", kind.resource)
         except Failure as error:
             self.tell(f"they can't be listed: {error.message}", kind.resource)
+
+    def _pages(self, kind: Served) -> Iterator[list[JsonObject]]:
+        """The pages of a kind while there is time: asking for them takes some, too."""
+        pages = self.source.pages(kind)
+        while self.bulk.seconds_left() > 0:
+            page = next(pages, None)
+            if page is None:
+                return
+            yield page
+        raise OutOfTimeError
 
     def _batch(
         self, crowd: Crowd, workloads: Sequence[Workload], changed: Sequence[Version], steady: Sequence[Version]
@@ -191,7 +201,7 @@ class _Assessment:
                 judgements[one.uid] = self._judge(one, [*rows.get(one.uid, ()), *more.get(one.uid, ())])
         self.evaluated += len(workloads)
         for one in workloads:
-            self._found += ((crowd, one, affected) for affected in judgements[one.uid].affected)
+            self._found += ((crowd, one.key, affected) for affected in judgements[one.uid].affected)
             for subject, message in judgements[one.uid].unsure:
                 self.fail(subject, f"it fails: {message}")
 

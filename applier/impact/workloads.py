@@ -70,9 +70,9 @@ class Crowd:
                 self._seen[key] = 0
             yield Workload(number=self.count, body=_slim(body, f"r{self.count}"), key=key)
 
-    def alike(self, workload: Workload) -> int:
-        """How many more there are, as far as they were seen."""
-        return self._seen.get(workload.key, 0)
+    def alike(self, key: str) -> int:
+        """How many more there are of a workload with that key, as far as they were seen."""
+        return self._seen.get(key, 0)
 
 
 def _is_over(body: JsonObject) -> bool:

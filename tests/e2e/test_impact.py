@@ -225,9 +225,25 @@ def test_what_is_not_evaluated_in_time_is_told(cluster: ControlPlane) -> None:
     made = Change(identity=policy.identity, action=Action.CREATE, after=policy.body)
     found = versions.of_plan(Plan(changes=(made,)), {}, Verdict())
     source = RunningResources(Connection.open(kubeconfig=str(cluster.kubeconfig)))
-    # The clock is read when it begins, and then shows that the time is over.
-    times = iter([0.0])
+    # The clock is read when it begins and before the first page is asked for, and then shows that the time is over.
+    times = iter([0.0, 0.0])
     assessed = assess(found, source, KyvernoCli(tool("kyverno")), seconds=60, monotonic=lambda: next(times, 61.0))
     assert assessed.affected == ()
     reasons = {subject: entry.reason for entry in assessed.not_evaluated for subject in entry.subjects}
     assert "--impact-timeout" in reasons["namespaces"]
+
+
+@pytest.mark.cluster
+def test_nothing_is_listed_when_the_time_is_over(cluster: ControlPlane, tmp_path: Path) -> None:
+    (policy,) = desired(cluster_policy("late"))
+    made = Change(identity=policy.identity, action=Action.CREATE, after=policy.body)
+    found = versions.of_plan(Plan(changes=(made,)), {}, Verdict())
+    times = iter([0.0])
+    with Proxy(cluster) as proxy:
+        kubeconfig = proxy.write_kubeconfig(tmp_path / "kubeconfig")
+        source = RunningResources(Connection.open(kubeconfig=str(kubeconfig)))
+        assessed = assess(found, source, KyvernoCli(tool("kyverno")), seconds=60, monotonic=lambda: next(times, 61.0))
+        listed = [one.path for one in proxy.requests(lambda _: True) if one.query.get("limit")]
+    # Once, for what is known of each; not for the policy, which matches namespaces.
+    assert listed == ["/api/v1/namespaces"]
+    assert [one.subjects for one in assessed.not_evaluated if "--impact-timeout" in one.reason] == [("namespaces",)]

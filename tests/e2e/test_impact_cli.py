@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -159,6 +160,7 @@ def planned(programs: Programs, *arguments: str, expect: int) -> str:
 
 
 def test_manifests_are_evaluated_as_a_cluster_is(reviewed: Programs) -> None:
+    (reviewed.directory / "manifests" / "loop").symlink_to(reviewed.directory / "manifests")
     shown = planned(reviewed, "--impact=manifests", expect=ExitCode.CHANGES)
     assert "Impact on manifests: 2 newly blocked, 0 newly reported, 0 newly let through" in shown
     assert "ClusterPolicy/require-team rule team: validation error: Set the label team." in shown
@@ -172,6 +174,10 @@ def test_manifests_are_evaluated_as_a_cluster_is(reviewed: Programs) -> None:
         (["--impact=snapshot/snapshot.lock"], ExitCode.INPUT, "is no directory"),
         (["--impact=empty"], ExitCode.INPUT, "empty holds no manifest"),
         (["--impact=broken"], ExitCode.INPUT, "broken/a.yaml:2"),
+        (["--impact=binary"], ExitCode.INPUT, "binary/a.yaml"),
+        (["--impact=piped"], ExitCode.INPUT, "piped/a.yaml: can't be read: it is no regular file"),
+        (["--impact=looped"], ExitCode.INPUT, "looped/a.yaml: can't be read: Too many levels of symbolic links"),
+        (["--impact=wrong"], ExitCode.INPUT, "wrong/a.yaml:3 (document 1): metadata.ownerReferences[0]: has a type"),
         (["--impact=dangling"], ExitCode.INPUT, "dangling/a.yaml: can't be read: No such file or directory"),
         (["--impact"], ExitCode.USAGE, "--impact=DIR"),
         (["--impact=manifests", "--kyverno", "nowhere"], ExitCode.CONFIGURATION, "--kyverno"),
@@ -180,8 +186,14 @@ def test_manifests_are_evaluated_as_a_cluster_is(reviewed: Programs) -> None:
 def test_what_can_not_be_used_gets_one_clear_message(
     reviewed: Programs, arguments: list[str], code: int, words: str
 ) -> None:
-    for name in ("empty", "broken", "dangling"):
+    for name in ("empty", "broken", "dangling", "binary", "piped", "looped", "wrong"):
         (reviewed.directory / name).mkdir()
+    (reviewed.directory / "binary" / "a.yaml").write_bytes(bytes(range(256)) * 100)
+    os.mkfifo(reviewed.directory / "piped" / "a.yaml")
+    (reviewed.directory / "looped" / "a.yaml").symlink_to("a.yaml")
+    (reviewed.directory / "wrong" / "a.yaml").write_text(
+        "apiVersion: v1\nkind: Pod\nmetadata: {name: a, ownerReferences: [b]}\n"
+    )
     (reviewed.directory / "broken" / "a.yaml").write_text("a: [")
     (reviewed.directory / "dangling" / "a.yaml").symlink_to("gone")
     assert words in planned(reviewed, *arguments, expect=code)

@@ -34,10 +34,10 @@ def test_pods_of_one_owner_are_evaluated_once_and_counted() -> None:
     )
     (late,) = crowd.take([pod("f", labels={"x": "y"}), pod("g")])
     assert [one.body["metadata"]["name"] for one in (first, *others, late)] == ["a", "c", "d", "e", "f"]
-    assert first.resource(crowd.alike(first)) == Resource(
+    assert first.resource(crowd.alike(first.key)) == Resource(
         kind="Pod", namespace="shop", name="a", api_version="v1", alike=2
     )
-    assert [crowd.alike(one) for one in (*others, late)] == [0, 0, 0, 0]
+    assert [crowd.alike(one.key) for one in (*others, late)] == [0, 0, 0, 0]
     assert crowd.count == 7
 
 
