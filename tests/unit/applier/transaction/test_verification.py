@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+import structlog
 
 from applier.change import Action, Change
 from applier.ports import Live
@@ -26,6 +27,7 @@ DELETED = "it was to be deleted and is still there."
 AGAIN = "somebody else created it again after this run deleted it."
 GONE = "it is not there any more: somebody else deleted it after this run wrote it."
 PUT_BACK = "it is as it was before: somebody else put it back after this run wrote it."
+UNREAD = "What was written could not be read back"
 THEIRS = "somebody else changed it after this run wrote it; theirs stands."
 
 
@@ -113,11 +115,15 @@ def test_each_kind_that_was_written_is_listed_once() -> None:
     cluster = Asked()
     assert list(verify(cluster, entries).missing) == [IDENTITY, other.identity]
     assert sorted(cluster.listed) == ["ClusterPolicy", "ValidatingPolicy"]
-    hidden = Asked("ClusterPolicy")
-    assert list(verify(hidden, entries).missing) == [other.identity]
+    with structlog.testing.capture_logs() as lines:
+        assert list(verify(Asked("ClusterPolicy"), entries).missing) == [other.identity]
+    assert lines == [{"log_level": "warning", "event": UNREAD, "policy": "ClusterPolicy/p"}]
 
 
 def test_where_the_cluster_cannot_be_read_its_answers_have_to_do() -> None:
     cluster = Away()
-    found = verify(cluster, [written(Action.UPDATE)])
+    with structlog.testing.capture_logs() as lines:
+        found = verify(cluster, [written(Action.UPDATE)])
+    assert [(line["log_level"], line["event"]) for line in lines] == [("warning", UNREAD)]
+    assert lines[0]["reason"].startswith("away")
     assert (found.missing, found.changed_since) == ({}, {})
