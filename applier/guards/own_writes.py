@@ -134,14 +134,14 @@ def selects(selector: Json, labels: Mapping[str, str], *, complete: bool) -> boo
 
 
 def _holds(expression: JsonObject, labels: Mapping[str, str]) -> bool:
-    value, values = labels.get(expression.get("key", "")), items(expression.get("values"))
+    value, values = labels.get(str(expression.get("key"))), items(expression.get("values"))
     answers = {
         "In": value in values,
         "NotIn": value not in values,
         "Exists": value is not None,
         "DoesNotExist": value is None,
     }
-    return answers.get(expression.get("operator", ""), True)
+    return answers.get(str(expression.get("operator")), True)
 
 
 #: An object that sets something else first; one that sets nothing is fine.

@@ -230,7 +230,7 @@ def _wait_until_gone(
 ) -> None:
     end = time.monotonic() + timeout
     while (found := cluster.read(identity)) is not None and found["metadata"]["uid"] == uid:
-        late = time.monotonic() >= end
+        late = time.monotonic() >= end  # pragma: no mutate (no clock shows that very instant)
         if late or stopped():
             finalizers = ", ".join(found["metadata"].get("finalizers") or ()) or "none that are known"
             after = f"after {timeout:.0f} s" if late else "while this run has to stop"

@@ -268,6 +268,7 @@ def test_labels_and_annotations_may_be_set_on_our_writes(policy: JsonObject) -> 
         ruling(patchStrategicMerge={"spec": {}}),
         ruling(patchStrategicMerge={**LABEL, "+(data)": {}}),
         ruling(patchStrategicMerge="{{ text }}"),
+        ruling(patchStrategicMerge={"XmetadataX": {}}),
         *(ruling(patchesJson6902=AT_LABEL.replace("/metadata/labels/team", path)) for path in OTHER_PATHS),
         ruling(patchesJson6902="- op: add\n- op: add\n  path: /metadata/labels/a"),
         ruling(patchesJson6902="op: remove"),

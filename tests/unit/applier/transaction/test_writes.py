@@ -241,14 +241,16 @@ def test_waiting_ends_when_it_is_gone_or_the_run_has_to_stop() -> None:
     assert next(looks) == 3
     cluster = Failing(BEFORE, refused(409))
     cluster.set(deletionTimestamp="2026-01-01T00:00:00Z")
-    with pytest.raises(Failure, match="still exists while this run has to stop; finalizers"):
-        delete(cluster, IDENTITY, BEFORE, timeout=3600, stopped=lambda: True)
+    for change in (DELETED, REPLACED):
+        with pytest.raises(Failure, match="still exists while this run has to stop; finalizers"):
+            write(cluster, change, delete_timeout=3600, stopped=lambda: True)
 
 
 def test_of_a_replacement_the_second_half_may_be_what_fails() -> None:
     cluster = Failing(BEFORE)
-    with pytest.raises(Failure, match="it was deleted, and the run had to stop before it was created anew"):
+    with pytest.raises(Failure) as caught:
         made(cluster, REPLACED, lambda: True)
+    assert caught.value.message == "it was deleted, and the run had to stop before it was created anew."
     assert cluster.sent == ["delete"]
     theirs = live_object(cluster_policy("p", message="Theirs."))
     cluster = Failing(BEFORE)
