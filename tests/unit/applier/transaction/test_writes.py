@@ -203,6 +203,13 @@ def test_what_is_gone_already_needs_no_deletion(error: Failure) -> None:
     assert made(Failing(None, error), DELETED) is None
 
 
+def test_a_deletion_of_what_the_server_does_not_find_is_sent_once() -> None:
+    cluster = Failing(BEFORE, refused(404))
+    with pytest.raises(Failure, match="still exists after 0 s"):
+        made(cluster, DELETED)
+    assert cluster.sent == ["delete"]
+
+
 def test_what_is_going_already_is_waited_for() -> None:
     cluster = Failing(BEFORE, refused(409))
     cluster.set(deletionTimestamp="2026-01-01T00:00:00Z", finalizers=["example.com/a", "example.com/b"])
