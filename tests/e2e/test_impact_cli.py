@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -18,7 +19,7 @@ from tests.support.insights import InsightsStandIn
 from tests.support.policies import admission_policy, cluster_policy, exception, validating_policy
 from tests.support.programs import Programs
 from tests.support.tools import tool
-from tests.support.workflow import render
+from tests.support.workflow import render, until
 
 pytestmark = pytest.mark.tool
 
@@ -197,3 +198,36 @@ def test_what_can_not_be_used_gets_one_clear_message(
     (reviewed.directory / "broken" / "a.yaml").write_text("a: [")
     (reviewed.directory / "dangling" / "a.yaml").symlink_to("gone")
     assert words in planned(reviewed, *arguments, expect=code)
+
+
+def wrapped(programs: Programs, script: str) -> str:
+    """Something in the place of the kyverno CLI that does this."""
+    file = programs.directory / "wrapper"
+    file.write_text(f"#!/bin/sh\n{script}\n")
+    file.chmod(0o755)
+    return str(file)
+
+
+def test_a_cli_that_is_killed_leaves_what_it_was_asked_uncounted_and_says_so(reviewed: Programs) -> None:
+    kyverno = wrapped(reviewed, "kill -KILL $$")
+    shown = planned(reviewed, "--impact=manifests", f"--kyverno={kyverno}", expect=ExitCode.CHANGES)
+    assert "0 newly blocked" in shown
+    assert f"not evaluated ClusterPolicy/require-team: The kyverno CLI ({kyverno}) was killed (SIGKILL)" in shown
+
+
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, ExitCode.INTERRUPTED), (signal.SIGTERM, ExitCode.TERMINATED)]
+)
+def test_a_signal_ends_it_with_all_that_it_started(reviewed: Programs, number: signal.Signals, code: int) -> None:
+    kyverno = wrapped(reviewed, f"echo $$ >{reviewed.directory}/began\nexec sleep 1000")
+    command = ["plan", "snapshot", "--against", "old", "--impact=manifests", f"--kyverno={kyverno}"]
+    began = reviewed.directory / "began"
+    with reviewed.start("insights-applier", *command, "--report", "json=plan.json") as process:
+        until(lambda: began.exists() and began.read_text().endswith("\n"))
+        process.send_signal(number)
+        _, shown = process.communicate(timeout=60)
+    assert process.returncode == code, shown
+    assert len([line for line in shown.splitlines() if line.startswith("Error: ")]) == 1, shown
+    assert "Traceback" not in shown
+    assert not Path(f"/proc/{int(began.read_text())}").exists()
+    assert not (reviewed.directory / "plan.json").exists()
