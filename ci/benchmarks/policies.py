@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from applier.cluster.policies import KubernetesCluster
 from applier.kyverno_cli import KyvernoCli
@@ -10,21 +10,29 @@ from applier.ports import ServerRefused
 from ci.testbed import corpus, paths
 from renderer.manifest import yamlio
 from renderer.manifest.document import Policy
+from renderer.manifest.identity import Identity
 from renderer.manifest.jsontypes import JsonObject
 from renderer.manifest.normalize import content
 from renderer.manifest.policyset import PolicySet
 from renderer.render import Source, render
 
 
-def accepted(cluster: KubernetesCluster) -> list[Policy]:
-    """Kyverno's own ClusterPolicies that a strict dry run and the kyverno CLI accept, each name once.
+def accepted(
+    cluster: KubernetesCluster, *, fits: Callable[[Policy], bool] = lambda _: True, most: int | None = None
+) -> list[Policy]:
+    """Kyverno's own ClusterPolicies that fit and that a strict dry run and the kyverno CLI accept, each name once.
 
-    Those that judge what an applier writes besides policies are left out: a guard would refuse them.
+    Those that judge what an applier writes besides policies are left out: a guard would refuse them. No more
+    than `most` are asked about.
     """
-    found = {}
+    found: dict[Identity, Policy] = {}
     for policy in corpus.candidates():
         if policy.identity.kind.name != "ClusterPolicy" or policy.identity in found or _meddles(policy):
             continue
+        if not fits(policy):
+            continue
+        if most is not None and len(found) >= most:
+            break
         try:
             cluster.create(content(policy.body, policy.identity.kind), policy.identity, dry_run=True)
         except ServerRefused:
