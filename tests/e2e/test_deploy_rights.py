@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -36,7 +37,6 @@ from tests.support.workflow import contents
 
 pytestmark = [pytest.mark.cluster, pytest.mark.jobs]
 
-ACCOUNT: Final = "kyverno-policy-sync"
 _LEASE: Final = f"/apis/coordination.k8s.io/v1/namespaces/{AGENT_NAMESPACE}/leases/{lock.LEASE}"
 _FREE_LEASE: Final = {
     "apiVersion": "coordination.k8s.io/v1",
@@ -114,8 +114,9 @@ def used(request: Request, granted: set[Right]) -> Right:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Account:
-    """The service account of the rendered manifests, with the roles that are bound to it."""
+    """A service account of the rendered manifests, by its name, with the roles that are bound to it."""
 
+    name: str
     api: Api
     server: str
     authority: Path
@@ -125,6 +126,11 @@ class Account:
     @property
     def rights(self) -> set[Right]:
         return {right for role in self.roles for right in rights_of(role)}
+
+    def kubeconfig(self, path: Path) -> Path:
+        """Write a kubeconfig of the account there; gives the path back."""
+        path.write_bytes(pki.kubeconfig(self.server, self.authority.read_bytes(), pki.token_user(self.token)))
+        return path
 
     def take_away(self, *rights: Right) -> None:
         """Take these rights away; returns when the server knows."""
@@ -148,7 +154,7 @@ class Account:
             "apiVersion": "authorization.k8s.io/v1",
             "kind": "SubjectAccessReview",
             "spec": {
-                "user": f"system:serviceaccount:{AGENT_NAMESPACE}:{ACCOUNT}",
+                "user": f"system:serviceaccount:{AGENT_NAMESPACE}:{self.name}",
                 "resourceAttributes": attributes,
             },
         }
@@ -166,21 +172,28 @@ def token_of(plane: ControlPlane, account: str) -> str:
     return str(plane.api.call("POST", path, wanted)["status"]["token"])
 
 
-@pytest.fixture
-def account(cluster: ControlPlane) -> Iterator[Account]:
-    made = documents("sync")
+@contextmanager
+def rendered(plane: ControlPlane, part: str, name: str) -> Iterator[Account]:
+    """The account of that name, as a part's manifests have it."""
+    made = documents(part)
     for body in made:
-        cluster.api.apply(body)
-    token = token_of(cluster, ACCOUNT)
+        plane.api.apply(body)
     yield Account(
-        api=cluster.api,
-        server=cluster.server,
-        authority=cluster.credentials.authority,
-        token=token,
+        name=name,
+        api=plane.api,
+        server=plane.server,
+        authority=plane.credentials.authority,
+        token=token_of(plane, name),
         roles=tuple(body for body in made if "rules" in body),
     )
     for body in made:
-        cluster.api.call("DELETE", cluster.api.path_of(body))
+        plane.api.call("DELETE", plane.api.path_of(body))
+
+
+@pytest.fixture
+def account(cluster: ControlPlane) -> Iterator[Account]:
+    with rendered(cluster, "sync", "kyverno-policy-sync") as made:
+        yield made
 
 
 def spares_us() -> JsonObject:
@@ -239,11 +252,8 @@ class Sync:
 
 @pytest.fixture
 def sync(programs: Programs, insights: InsightsStandIn, cluster: ControlPlane, account: Account) -> Sync:
-    user = pki.token_user(account.token)
-    kubeconfig = programs.directory / "account"
-    kubeconfig.write_bytes(pki.kubeconfig(account.server, account.authority.read_bytes(), user))
     return Sync(
-        environment={**programs.environment, "KUBECONFIG": str(kubeconfig)},
+        environment={**programs.environment, "KUBECONFIG": str(account.kubeconfig(programs.directory / "account"))},
         insights=insights,
         adapter=KubernetesCluster(Connection.open(kubeconfig=str(cluster.kubeconfig))),
     )
@@ -340,18 +350,21 @@ def test_without_the_clusters_uid_a_journal_is_left_alone_once_its_lease_is_gone
     assert "can't be used: it is of another cluster" in sync.run()
 
 
-def test_the_runner_uses_every_right_that_it_has(runner: RunnerProgram, insights: InsightsStandIn) -> None:
-    plane = runner.bed.plane
-    made = documents("runner")
-    for body in made:
-        plane.api.apply(body)
+@pytest.fixture
+def runners(runner: RunnerProgram) -> Iterator[Account]:
+    with rendered(runner.bed.plane, "runner", "on-demand-job-runner") as made:
+        yield made
+
+
+def test_the_runner_uses_every_right_that_it_has(
+    runner: RunnerProgram, runners: Account, insights: InsightsStandIn
+) -> None:
     names = {insights.enqueue_job(name): name for name in ("trivy", "kyverno-policy-sync")}
     for name in names.values():
         runner.bed.apply(cron_job(name, pod=HELD))
-    with Proxy(plane) as proxy:
+    with Proxy(runner.bed.plane) as proxy:
         proxy.plan(reset_before, matching=lambda one: "watch" in one.query, times=None)  # it would outlast the test
-        path = runner.programs.directory / "proxy"
-        kubeconfig = proxy.write_kubeconfig(path, token=token_of(plane, "on-demand-job-runner"))
+        kubeconfig = proxy.write_kubeconfig(runner.programs.directory / "proxy", token=runners.token)
         with runner.with_(KUBECONFIG=str(kubeconfig)).start() as running:
             jobs = {name: f"{name}-on-demand-{job_id}" for job_id, name in names.items()}
             until(lambda: runner.bed.jobs().keys() >= set(jobs.values()), "both Jobs are there")
@@ -365,14 +378,51 @@ def test_the_runner_uses_every_right_that_it_has(runner: RunnerProgram, insights
             until(lambda: all(told[-1:] != ["running"] for told in insights.job_statuses.values()), "both are over")
             assert running.terminate() == 0
         asked = [one for one in proxy.exchanges if one.request.resource and one.request.resource not in _FOR_ALL]
-    (role,) = (body for body in made if "rules" in body)
-    granted = rights_of(role)
-    assert {used(one.request, granted) for one in asked} == granted
+    assert {used(one.request, runners.rights) for one in asked} == runners.rights
     assert 403 not in {one.status for one in asked}
-    for body in made:
-        plane.api.call("DELETE", plane.api.path_of(body))
 
 
 def _reads(end: str) -> Predicate:
     """Whether a request reads what has such a path."""
     return lambda one: one.method == "GET" and one.path.endswith(end) and "watch" not in one.query
+
+
+_RUNNERS: Final = sorted({right for body in documents("runner") if "rules" in body for right in rights_of(body)})
+#: Without these it works on, says less, or hears of an end later.
+_SPARED: Final = {("list", "jobs"), ("watch", "jobs"), ("list", "pods"), ("list", "events"), ("create", "events")}
+#: Without these a job can't be made, and Insights is told why.
+_NEEDED_FOR_A_JOB: Final = {("get", "cronjobs"), ("create", "jobs")}
+
+
+@pytest.mark.parametrize("right", _RUNNERS, ids=str)
+def test_what_is_taken_away_from_the_runner_is_named_and_no_job_is_lost(
+    right: Right, runner: RunnerProgram, runners: Account, insights: InsightsStandIn
+) -> None:
+    runners.take_away(right)
+    runner.bed.apply(cron_job("trivy", pod=HELD))
+    job_id = insights.enqueue_job("trivy")
+    account = runner.with_(KUBECONFIG=str(runners.kubeconfig(runner.programs.directory / "runners")))
+    said = f'cannot {right.verb} resource "{right.resource}"'
+    with account.start() as running:
+        if (right.verb, right.resource) in _SPARED:
+            _complete(runner, insights, job_id)
+            assert running.terminate() == 0
+            return
+        if (right.verb, right.resource) in _NEEDED_FOR_A_JOB:
+            assert said in running.wait_for("Job failed", id=job_id)["why"]
+            until(lambda: insights.job_statuses[job_id] == ["failed"], "Insights is told")
+            assert running.terminate() == 0
+            return
+        assert running.process.wait(60) == ExitCode.NOT_PERMITTED
+        assert said in running.path.read_text()
+    runners.give_back()
+    with account.start() as running:
+        _complete(runner, insights, job_id)
+        assert running.terminate() == 0
+    assert list(runner.bed.jobs()) == [f"trivy-on-demand-{job_id}"]
+
+
+def _complete(runner: RunnerProgram, insights: InsightsStandIn, job_id: int) -> None:
+    """Let its pod succeed, and wait until Insights hears of it."""
+    runner.bed.set_pod_status(f"trivy-on-demand-{job_id}", {"phase": "Succeeded"})
+    until(lambda: insights.job_statuses[job_id][-1:] == ["completed"], "it is completed")
