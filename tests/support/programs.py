@@ -19,7 +19,7 @@ from tests.support.tools import TOOLCHAIN
 TOKEN = "tok-5f3e9a-never-shown"
 ORGANIZATION = "acme"
 CLUSTER = "prod"
-_SECONDS = 120
+_SECONDS = 240
 _MODULES = {
     "insights-renderer": "renderer",
     "insights-applier": "applier",
