@@ -76,6 +76,10 @@ MODULES: Final = {
 
 #: Lines of mutants that do what the original does, and why.
 EQUIVALENT: Final = {
+    'expression = str(what.get("expression", None)) if isinstance(what, dict) else ""': "None is no expression either",
+    'expression = str(what.get("expression", )) if isinstance(what, dict) else ""': "None is no expression either",
+    'expression = str(what.get("expression", "XXXX")) if isinstance(what, dict) else ""': "XXXX sets nothing either",
+    'expression = str(what.get("expression", "")) if isinstance(what, dict) else "XXXX"': "XXXX sets nothing either",
     'keys: object = ""': "neither None nor text is a list of keys",
     'annotations[MANAGED_KEYS] = json.dumps(record, separators=(",", ":"), ensure_ascii=None)': "None is as false",
     'return str(entry.get(key, None)) if isinstance(entry, dict) else ""': "no policy has the name None",

@@ -204,6 +204,7 @@ def resources(**filters: Any) -> JsonObject:
         (resources(namespaces=[]), True),
         (resources(namespaceSelector=selecting({"team": "web"})), True),
         (resources(namespaceSelector=selecting({"kubernetes.io/metadata.name": "prod"})), False),
+        (resources(namespaceSelector=selecting({"kubernetes.io/metadata.name": "agent"})), True),
         (resources(kinds=["Lease"], namespaces=["prod"]), False),
         ({"match": {"resources": {"kinds": ["Pod"]}}}, False),
         ({"match": {"resources": {"kinds": ["Lease"]}}}, True),
