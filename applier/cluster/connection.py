@@ -25,6 +25,7 @@ from applier.ports import Forbidden, ServerRefused, Status, Unauthenticated
 from renderer import logs
 from renderer.errors import ConfigurationError, Failure, RemoteError
 from renderer.http import PassingError, retry_after_seconds, user_agent
+from renderer.insights.config import withheld_token
 
 if TYPE_CHECKING:
     from renderer.manifest.jsontypes import Json, JsonObject
@@ -77,7 +78,7 @@ class Connection:
         files = [part for part in location.split(os.pathsep) if part]
         found = any(Path(part).expanduser().exists() for part in files)
         try:
-            with _exec_errors() as errors:
+            with _plugins() as errors:
                 if found:
                     config.load_kube_config(
                         os.pathsep.join(files),
@@ -244,7 +245,7 @@ class Connection:
 
     def _authorization(self) -> dict[str, str]:
         try:
-            with _exec_errors() as errors:
+            with _plugins() as errors:
                 token = self._configuration.get_api_key_with_prefix("BearerToken", alias="authorization")
                 basic = (
                     self._configuration.get_basic_auth_token() if not token and self._configuration.username else None
@@ -289,8 +290,8 @@ def _released(response: urllib3.BaseHTTPResponse) -> Iterator[None]:
 
 
 @contextmanager
-def _exec_errors() -> Iterator[list[str]]:
-    """Collect what the Kubernetes library only logs: the failures of credential plugins."""
+def _plugins() -> Iterator[list[str]]:
+    """Let credential plugins run without our token; gives what the Kubernetes library only logs of their failures."""
     messages: list[str] = []
 
     class _Collector(logging.Handler):
@@ -301,7 +302,8 @@ def _exec_errors() -> Iterator[list[str]]:
     root = logging.getLogger()
     root.addHandler(handler)
     try:
-        yield messages
+        with withheld_token():
+            yield messages
     finally:
         root.removeHandler(handler)
 

@@ -28,7 +28,7 @@ from renderer.commandline import (
     read_settings,
 )
 from renderer.errors import ConfigurationError, ExitCode
-from renderer.insights.config import SettingNames, Token, account
+from renderer.insights.config import RUNNER_TOKEN_VARIABLE, SettingNames, Token, account
 from renderer.report_types import REPORT_TYPES, ReportType
 
 if TYPE_CHECKING:
@@ -42,7 +42,6 @@ NAMES: Final = SettingNames(
     cluster="CLUSTER (--cluster)",
     token="TOKEN (--token-file)",  # noqa: S106 - the setting's name, not a token
 )
-TOKEN_VARIABLE: Final = "TOKEN"  # noqa: S105 - the variable's name
 
 #: What the file may set.
 _FILE_SETTINGS: Final = (
@@ -98,7 +97,7 @@ runner_options = options(
     option(
         "--token-file",
         type=click.Path(path_type=Path),
-        help=f"File that holds the token; without it, the variable {TOKEN_VARIABLE} does.",
+        help=f"File that holds the token; without it, the variable {RUNNER_TOKEN_VARIABLE} does.",
     ),
     option("--insecure-http", is_flag=True, help="Allow plain http:// to another machine. The token is readable then."),
     option(
@@ -274,7 +273,7 @@ def _report_type(name: str) -> ReportType:
 
 
 def _insights(settings: dict[str, Any]) -> InsightsConfig:
-    token = insights_token(settings["token_file"], variable=TOKEN_VARIABLE, names=NAMES)
+    token = insights_token(settings["token_file"], variable=RUNNER_TOKEN_VARIABLE, names=NAMES)
     known = account(
         host=settings["host"],
         token=token or click.get_current_context().meta.get(_FILE_TOKEN),

@@ -18,7 +18,7 @@ from ci.testbed.api import Api
 from ci.testbed.controlplane import ControlPlane
 from renderer.errors import ExitCode
 from renderer.manifest.ownership import OWNED_BY, is_owned
-from tests.support.insights import Fault, InsightsStandIn
+from tests.support.insights import Fault, InsightsStandIn, Request
 from tests.support.policies import (
     admission_binding,
     admission_policy,
@@ -28,7 +28,7 @@ from tests.support.policies import (
     identity_of,
     validating_policy,
 )
-from tests.support.programs import CLUSTER, Programs
+from tests.support.programs import CLUSTER, TOKEN, Programs
 from tests.support.proxy import Proxy, call, to
 from tests.support.workflow import applier, by_hand, collection, contents, edit, render
 
@@ -87,6 +87,21 @@ def test_sync_reports_each_policy_to_insights_and_says_nothing_when_nothing_chan
     assert {(status["action"], status["status"]) for status in told.values()} == {("apply", "success")}
     assert len(insights.statuses) == 4
     assert all(is_owned(body) for body in adapter.observe().objects.values())
+
+
+def test_insights_is_told_of_no_policy_before_all_are_in_place(
+    programs: Programs, insights: InsightsStandIn, adapter: KubernetesCluster
+) -> None:
+    in_place: list[int] = []
+
+    def look(request: Request) -> None:
+        if request.call == "apply-status":
+            in_place.append(len(contents(adapter)))
+
+    insights._on_request = look
+    insights.publish(CLUSTER, answer(*SET))
+    assert programs.run("insights-applier", "sync").returncode == 0
+    assert in_place == [len(SET)] * len(SET)
 
 
 def test_when_insights_cannot_be_told_the_cluster_stands_and_the_run_says_so(
@@ -383,7 +398,8 @@ def test_exec_credentials_are_used(programs: Programs, insights: InsightsStandIn
         "kind": "ExecCredential",
         "status": {"token": cluster.admin_token},
     }
-    plugin.write_text(f"#!/bin/sh\necho '{json.dumps(credential)}'\n")
+    given = programs.directory / "given"
+    plugin.write_text(f"#!/bin/sh\nenv >'{given}'\necho '{json.dumps(credential)}'\n")
     plugin.chmod(0o700)
     import yaml
 
@@ -399,6 +415,8 @@ def test_exec_credentials_are_used(programs: Programs, insights: InsightsStandIn
     snapshot = render(programs, insights, *SET)
     with_plugin = programs.with_(KUBECONFIG=str(programs.directory / "exec.kubeconfig"))
     assert "4 to create" in applier(with_plugin, "plan", snapshot, expect=ExitCode.CHANGES)
+    assert "KUBERNETES_EXEC_INFO=" in given.read_text()
+    assert TOKEN not in given.read_text()
 
 
 def _current_context(kubeconfig: Path) -> str:

@@ -802,6 +802,12 @@ def test_without_a_writable_directory_nothing_is_judged(tmp_path: Path, monkeypa
     assert "Mount an emptyDir at /tmp" in caught.hint
 
 
+def test_the_users_directory_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    with process.private_directory() as directory:
+        assert directory.parent == tmp_path
+
+
 def test_the_first_writable_directory_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TMPDIR", str(tmp_path / "missing"))
     second = tmp_path / "second"
