@@ -88,6 +88,12 @@ def test_the_patch_leads_from_live_to_desired_exactly(edit: Any) -> None:
     assert patched["status"] == live["status"]
 
 
+@pytest.mark.parametrize(("now", "then"), [(1, True), (0, False), (1, 1.0), ([1], [True]), ({"a": 0}, {"a": False})])
+def test_what_only_python_takes_for_equal_is_a_difference(now: Any, then: Any) -> None:
+    assert diff.patch({"spec": now, "kind": "K"}, {"kind": "K", "spec": then})
+    assert diff.patch({"spec": now, "kind": "K"}, {"kind": "K", "spec": now}) == ()
+
+
 def test_a_moved_rule_is_one_operation() -> None:
     rules = [{"name": f"r{number}", "match": {}, "validate": {"message": f"m{number}"}} for number in range(20)]
     live = live_object(cluster_policy())
