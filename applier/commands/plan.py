@@ -70,7 +70,7 @@ def plan(directory: Path, against: str | None, exit_zero: bool, **settings: Any)
     Exit codes, in every format: 0 nothing to change, 2 changes, 20 the server refuses a policy, 11 to 19 a guard
     refuses the plan.
     """
-    from applier import saved_plan, whole_file
+    from applier import whole_file
     from applier.report import document
     from applier.report.review import Review
     from renderer import snapshot
@@ -95,6 +95,8 @@ def plan(directory: Path, against: str | None, exit_zero: bool, **settings: Any)
     if out or reporting.tell_basis(settings):
         prepared, basis = _told(cluster, prepared, basis, directory, settings)
     if out:
+        from applier import saved_plan
+
         saved_plan.write(out, document.document(prepared.plan, prepared.verdict, basis, found))
     reporting.deliver(
         Review(plan=prepared.plan, verdict=prepared.verdict, basis=basis, where=where, impact=found),
