@@ -168,7 +168,8 @@ def _beyond_metadata(how: str, what: Any) -> bool:
     if how == "patchesJson6902":
         return not _only_metadata(str(what), len(_OPERATION.findall(str(what))))
     if how == "foreach":
-        return any(_beyond_metadata(*part) for entry in items(what) for part in entry.items() if part[0] in _PATCHES)
+        entries = [entry.items() if isinstance(entry, dict) else () for entry in items(what)]
+        return any(_beyond_metadata(*part) for entry in entries for part in entry if part[0] in _PATCHES)
     expression = str(what.get("expression", "")) if isinstance(what, dict) else ""
     if how == "applyConfiguration":
         known = "Object" in expression and not _NOT_METADATA.search(expression)

@@ -252,6 +252,7 @@ OTHER_PATHS = ("/spec/a", "/metadata/name", "/metadata/labelsmore", "/x/metadata
         ruling(patchesJson6902=AT_LABEL),
         ruling(foreach=[{"list": "a", "patchStrategicMerge": LABEL}, {"list": "b", "patchesJson6902": AT_LABEL}]),
         ruling(foreach=[{"foreach": [{"patchStrategicMerge": LABEL}]}]),
+        ruling(foreach=["no map, which the schemas refuse"]),
         ruling(targets=[{"kind": "Pod"}], patchStrategicMerge={"spec": {}}),
         applying('Object{metadata: Object.metadata{labels: {"a": "b"}}}'),
         applying("has(object.a) ? Object{} : Object{metadata : Object.metadata{}}"),
