@@ -18,6 +18,7 @@ import stamina
 import urllib3
 import yaml
 from kubernetes import client, config
+from kubernetes.config import exec_provider, kube_config
 from kubernetes.config.config_exception import ConfigException
 
 from applier.cluster import hearing
@@ -25,7 +26,7 @@ from applier.ports import Forbidden, ServerRefused, Status, Unauthenticated
 from renderer import logs
 from renderer.errors import ConfigurationError, Failure, RemoteError
 from renderer.http import PassingError, retry_after_seconds, user_agent
-from renderer.insights.config import withheld_token
+from renderer.insights.config import TOKEN_VARIABLES
 
 if TYPE_CHECKING:
     from renderer.manifest.jsontypes import Json, JsonObject
@@ -53,6 +54,20 @@ _CHECK_CONFIG: Final = (
 )
 
 
+class _Plugin(exec_provider.ExecProvider):
+    """A credential plugin, which gets our environment but for Insights' token, unless the kubeconfig sets that."""
+
+    def __init__(self, exec_config: Any, *rest: Any) -> None:
+        super().__init__(exec_config, *rest)  # type: ignore[no-untyped-call] # the library has no types
+        given = {item["name"] for item in exec_config.safe_get("env") or ()}
+        for name in TOKEN_VARIABLES - given:
+            self.env.pop(name, None)
+
+
+# The library takes no environment, and threads that renew credentials must not change our own.
+kube_config.ExecProvider = _Plugin  # type: ignore[attr-defined] # it is not declared to be exported
+
+
 class Connection:
     """A pool of connections to one API server, with the account's credentials; threads may share it."""
 
@@ -78,7 +93,7 @@ class Connection:
         files = [part for part in location.split(os.pathsep) if part]
         found = any(Path(part).expanduser().exists() for part in files)
         try:
-            with _plugins() as errors:
+            with _exec_errors() as errors:
                 if found:
                     config.load_kube_config(
                         os.pathsep.join(files),
@@ -245,7 +260,7 @@ class Connection:
 
     def _authorization(self) -> dict[str, str]:
         try:
-            with _plugins() as errors:
+            with _exec_errors() as errors:
                 token = self._configuration.get_api_key_with_prefix("BearerToken", alias="authorization")
                 basic = (
                     self._configuration.get_basic_auth_token() if not token and self._configuration.username else None
@@ -290,8 +305,8 @@ def _released(response: urllib3.BaseHTTPResponse) -> Iterator[None]:
 
 
 @contextmanager
-def _plugins() -> Iterator[list[str]]:
-    """Let credential plugins run without our token; gives what the Kubernetes library only logs of their failures."""
+def _exec_errors() -> Iterator[list[str]]:
+    """Collect what the Kubernetes library only logs: the failures of credential plugins."""
     messages: list[str] = []
 
     class _Collector(logging.Handler):
@@ -302,8 +317,7 @@ def _plugins() -> Iterator[list[str]]:
     root = logging.getLogger()
     root.addHandler(handler)
     try:
-        with withheld_token():
-            yield messages
+        yield messages
     finally:
         root.removeHandler(handler)
 

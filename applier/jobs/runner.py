@@ -287,7 +287,8 @@ class Runner:
         except InputError as error:
             return entry.finished("failed", " ".join(filter(None, (error.message, error.hint))), now=now)
         except (Forbidden, ServerRefused) as error:
-            return entry.finished("failed", f"Its Job is refused: {error.status.message}", now=now)
+            why = " ".join(filter(None, (error.status.message, error.hint)))
+            return entry.finished("failed", f"Its Job is refused: {why}", now=now)
         if not is_job_of(job, request):
             return entry.finished("failed", f"Another Job has its name already: {request.job_name}.", now=now)
         log.info("Job made", **_named(entry), job=request.job_name)

@@ -17,7 +17,7 @@ from typing import Final
 from renderer.errors import ConfigurationError
 from renderer.gitrepo import failures
 from renderer.gitrepo.address import PROTOCOLS
-from renderer.insights.config import TOKEN_VARIABLE, withheld_token
+from renderer.insights.config import TOKEN_VARIABLE
 
 #: How long one call on this machine may take, and one that asks a remote.
 LOCAL_SECONDS: Final = 120.0
@@ -136,8 +136,12 @@ class Git:
 
 def _load_library() -> None:
     """Import GitPython, which runs git when it is first imported, before it can be told to leave the token out."""
-    with withheld_token():
+    token = os.environ.pop(TOKEN_VARIABLE, None)
+    try:
         import git  # noqa: F401 - only for what its import does
+    finally:
+        if token is not None:
+            os.environ[TOKEN_VARIABLE] = token
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import ipaddress
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -14,20 +12,11 @@ from urllib.parse import SplitResult, quote, urlsplit
 from renderer.errors import ConfigurationError
 
 DEFAULT_HOST: Final = "https://insights.fairwinds.com"
-#: The variable that holds the token, and that of the runner; no program that we start gets either.
+#: The variable that holds the token, and that of the runner.
 TOKEN_VARIABLE: Final = "FAIRWINDS_TOKEN"  # noqa: S105 - the variable's name
 RUNNER_TOKEN_VARIABLE: Final = "TOKEN"  # noqa: S105 - the variable's name
-
-
-@contextmanager
-def withheld_token() -> Iterator[None]:
-    """Keep the token out of the environment meanwhile: for libraries that start programs with all of it."""
-    names = (TOKEN_VARIABLE, RUNNER_TOKEN_VARIABLE)
-    held = {name: os.environ.pop(name) for name in names if name in os.environ}
-    try:
-        yield
-    finally:
-        os.environ.update(held)
+#: No program that we start gets these.
+TOKEN_VARIABLES: Final = frozenset({TOKEN_VARIABLE, RUNNER_TOKEN_VARIABLE})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

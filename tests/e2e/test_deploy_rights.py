@@ -402,19 +402,22 @@ def test_what_is_taken_away_from_the_runner_is_named_and_no_job_is_lost(
     runner.bed.apply(cron_job("trivy", pod=HELD))
     job_id = insights.enqueue_job("trivy")
     account = runner.with_(KUBECONFIG=str(runners.kubeconfig(runner.programs.directory / "runners")))
-    said = f'cannot {right.verb} resource "{right.resource}"'
+    said = f'cannot {right.verb} resource "{right.resource}" in API group "{right.group}" in the namespace'
     with account.start() as running:
         if (right.verb, right.resource) in _SPARED:
             _complete(runner, insights, job_id)
             assert running.terminate() == 0
             return
         if (right.verb, right.resource) in _NEEDED_FOR_A_JOB:
-            assert said in running.wait_for("Job failed", id=job_id)["why"]
+            why = running.wait_for("Job failed", id=job_id)["why"]
+            assert said in why
+            assert why.endswith("Grant the account that right.")
             until(lambda: insights.job_statuses[job_id] == ["failed"], "Insights is told")
             assert running.terminate() == 0
             return
         assert running.process.wait(60) == ExitCode.NOT_PERMITTED
         assert said in running.path.read_text()
+        assert "\nGrant " in running.path.read_text()
     runners.give_back()
     with account.start() as running:
         _complete(runner, insights, job_id)
