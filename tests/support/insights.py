@@ -63,8 +63,10 @@ class Fault(Enum):
     UNAUTHORIZED = 401
     FORBIDDEN = 403
     NOT_FOUND = 404
+    CONFLICT = 409
     TOO_MANY_REQUESTS = 429
     SERVER_ERROR = 500
+    UNAVAILABLE = 503
     RESET = "the connection is reset before the answer"
     LOST_ANSWER = "what was asked is done, and the connection is reset before the answer"
     STALL = "nothing comes until the server stops or the client goes"
