@@ -44,6 +44,7 @@ def loaded(program: str, *lines: tuple[str, ...], **variables: str) -> list[tupl
         capture_output=True,
         text=True,
         check=True,
+        timeout=200,
     )
     return [(code, set(modules)) for code, modules in json.loads(done.stdout)]
 
