@@ -236,7 +236,11 @@ class Transport:
             wait = retry_after_seconds(response.headers.get("Retry-After", ""), now=datetime.now(UTC))
             asked = "" if wait is None else f", and asks to wait {wait:.0f} s"
             return PassingError(f"{failed}{said}{asked}.", retry_after_seconds=wait)
-        return RemoteError(f"{failed}{said}.")
+        return RemoteError(
+            f"{failed}{said}.",
+            hint="Trying again does not help with this status: show Fairwinds that answer, "
+            f"or check that {self._names.host} is Insights.",
+        )
 
     def _said(self, response: requests.Response) -> str:
         """Give the first line of an error's body, short and clean, as ` ("…")`; "" for a page or nothing."""

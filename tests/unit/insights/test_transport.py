@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 PASSING = [
     Fault.TOO_MANY_REQUESTS,
     Fault.SERVER_ERROR,
+    Fault.UNAVAILABLE,
     Fault.RESET,
     Fault.LOST_ANSWER,
     Fault.STALL,
@@ -47,6 +48,7 @@ FINAL = {
     Fault.UNAUTHORIZED: (NotPermitted, "answered 401, so it does not accept the token"),
     Fault.FORBIDDEN: (NotPermitted, "answered 403, so it does not accept the token"),
     Fault.NOT_FOUND: (ConfigurationError, "answered 404: it knows no cluster 'prod' of organization 'acme'"),
+    Fault.CONFLICT: (RemoteError, "answered 409"),
     Fault.UNDECLARED_LENGTH: (RemoteError, "did not say how long its answer is"),
     Fault.HTML_PAGE: (RemoteError, "answered with an HTML page"),
     Fault.REDIRECT: (RemoteError, "answered 302, a redirect to https://elsewhere.example/login"),
