@@ -1,4 +1,4 @@
-"""Times the applier beside kubectl and beside the least that the work can cost, in one run; or a fleet."""
+"""Times the applier beside kubectl and beside the least that the work can cost, in one run; or what its options say."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ import secrets
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
 import click
 
-from ci import fleet_benchmark
+from ci import fleet_benchmark, impact_benchmark
 from ci import soak as jobs_soak
 from ci.benchmarks import page as page_benchmark
 from ci.benchmarks import plot, speed
@@ -24,6 +25,7 @@ from ci.benchmarks.timing import Timing
 from ci.testbed import browser, paths
 from ci.testbed.controlplane import ControlPlane, Part
 from renderer.commandline import run
+from renderer.errors import InputError
 
 TOOLS: Final = ("etcd", "kube-apiserver", "kubectl", "kyverno")
 #: The ratios that `--ratios check` compares with, as `--ratios keep` wrote them.
@@ -54,6 +56,15 @@ _TOLERANCE: Final = 1.25
     help="Time the HTML report of --policies changes instead, in a real Chromium.",
 )
 @click.option(
+    "--impact",
+    type=click.IntRange(10, 100_000),
+    is_flag=False,
+    flag_value=5_000,
+    metavar="[N]",
+    help=f"Time `plan --impact` of {impact_benchmark.POLICIES} new policies on N workloads (5000) instead, in a "
+    "directory and in a cluster, beside a bare `kyverno apply`.",
+)
+@click.option(
     "--soak",
     type=click.IntRange(1),
     is_flag=False,
@@ -71,6 +82,7 @@ def bench(  # noqa: PLR0913 - a flag each
     kyverno: bool,
     ratios: str | None,
     instead: str | None,
+    impact: int | None,
     soak: int | None,
     seed: int | None,
     output: Path | None,
@@ -78,14 +90,17 @@ def bench(  # noqa: PLR0913 - a flag each
     """Time plan, sync and apply beside kubectl, in one run on one machine, and print how they compare.
 
     With --fleet, time 100 and 1,000 clusters of 60 policies each instead; no other option but --json matters then.
-    With --page, --runs matters, too. With --soak, nothing is timed.
+    With --page and --impact, --runs matters, too. With --soak, nothing is timed.
     """
     if soak:
         return _soak(soak, seed)
+    if impact:
+        return _bench_impact(impact, runs, output)
     if instead == "fleet":
         return _bench_fleet(output)
     if instead == "page":
         return _bench_page(policies, runs, output)
+    kept = _kept() if ratios == "check" else {}
     built = subprocess.run([str(paths.ROOT / "ci/tools"), *TOOLS], check=False).returncode
     if built:
         return built
@@ -108,10 +123,21 @@ def bench(  # noqa: PLR0913 - a flag each
         PLOT.parent.mkdir(exist_ok=True)
         PLOT.write_text(plot.svg(measured.timings, caption=caption))
         KEPT.write_text(json.dumps(figures, indent=2) + "\n")
-    worse = list(_worse(measured.goals)) if ratios == "check" else []
+    worse = list(_worse(measured.goals, kept))
     for line in worse:
         click.echo(line)
     return 1 if worse else 0
+
+
+def _kept() -> dict[str, float]:
+    """The ratios to compare with, before anything is measured. Raises InputError where there are none."""
+    try:
+        kept: dict[str, float] = json.loads(KEPT.read_text())["ratios"]
+    except FileNotFoundError:
+        raise InputError(
+            f"No ratios are kept yet: {KEPT} does not exist.", hint="`ci/bench --ratios keep` measures and keeps them."
+        ) from None
+    return kept
 
 
 def _lines(measured: speed.Comparison) -> Iterator[str]:
@@ -128,8 +154,7 @@ def _line(timing: Timing) -> str:
     return f"  {timing.name:<42} {timing.median:7.2f}s {low:7.2f}s {high:7.2f}s"
 
 
-def _worse(goals: tuple[speed.Goal, ...]) -> Iterator[str]:
-    kept = json.loads(KEPT.read_text())["ratios"]
+def _worse(goals: tuple[speed.Goal, ...], kept: Mapping[str, float]) -> Iterator[str]:
     for goal in goals:
         before = kept.get(goal.name, goal.ratio)
         times = goal.ratio / before if goal.most else before / goal.ratio
@@ -152,6 +177,19 @@ def _soak(jobs: int, seed: int | None) -> int:
     for line in result.lines():
         click.echo(line)
     return 0 if result.is_good else 1
+
+
+def _bench_impact(workloads: int, runs: int, output: Path | None) -> int:
+    built = subprocess.run([str(paths.ROOT / "ci/tools"), *impact_benchmark.TOOLS], check=False).returncode
+    if built:
+        return built
+    with tempfile.TemporaryDirectory(prefix="impact-bench-") as place:
+        figures = impact_benchmark.measure(Path(place), workloads=workloads, runs=runs)
+    for line in figures.lines():
+        click.echo(line)
+    if output:
+        output.write_text(json.dumps({"impact": asdict(figures)}, indent=2) + "\n")
+    return 0
 
 
 def _bench_fleet(output: Path | None) -> int:

@@ -7,17 +7,14 @@ import os
 import statistics
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
-
-import click
+from typing import Final
 
 from applier.change import Action, Change, Plan
 from applier.cluster.connection import Connection
@@ -28,13 +25,13 @@ from ci.benchmarks import policies as real
 from ci.testbed import paths
 from ci.testbed.controlplane import ControlPlane
 from renderer import snapshot
-from renderer.commandline import run
 from renderer.errors import ExitCode, Failure
 from renderer.manifest.document import Policy
 from renderer.manifest.jsontypes import JsonObject
 from tests.support import workloads as shapes
 
 TOOLS: Final = ("etcd", "kube-apiserver", "kyverno")
+POLICIES: Final = 60
 _BARE: Final = "kyverno apply"
 _NAMESPACES: Final = 50
 _SAMPLE_SECONDS: Final = 0.05
@@ -76,8 +73,8 @@ def _median(found: Sequence[Run]) -> float:
     return statistics.median(one.seconds for one in found)
 
 
-def measure(directory: Path, *, workloads: int, policies: int, runs: int) -> Figures:
-    """Evaluate so many new policies on so many workloads: in a directory, and in a cluster of its own.
+def measure(directory: Path, *, workloads: int, runs: int) -> Figures:
+    """Evaluate new policies on so many workloads: in a directory, and in a cluster of its own.
 
     Raises Failure when a run does not end as it should, or leaves something out.
     """
@@ -88,7 +85,7 @@ def measure(directory: Path, *, workloads: int, policies: int, runs: int) -> Fig
     (directory / "nothing.json").write_text('{"apiVersion": "v1", "kind": "List", "items": []}\n')
     with ControlPlane.start(directory / "cluster") as plane:
         adapter = KubernetesCluster(Connection.open(kubeconfig=str(plane.kubeconfig)))
-        wanted = real.multiplied(real.accepted(adapter, fits=_is_evaluated, most=policies), policies)
+        wanted = real.multiplied(real.accepted(adapter, fits=_is_evaluated, most=POLICIES), POLICIES)
         snapshot.write(directory / "snapshot", snapshot.render_files(wanted, organization="acme", cluster="bench"))
         for body in _namespaces():
             plane.api.apply(body)
@@ -98,7 +95,7 @@ def measure(directory: Path, *, workloads: int, policies: int, runs: int) -> Fig
         for _ in range(runs):
             for name, command in _commands(directory).items():
                 found.setdefault(name, []).append(_timed(name, command, directory, plane.kubeconfig, workloads))
-    return Figures(workloads=workloads, policies=policies, runs=found)
+    return Figures(workloads=workloads, policies=POLICIES, runs=found)
 
 
 def _commands(directory: Path) -> dict[str, list[str]]:
@@ -221,31 +218,3 @@ def _write_all(directory: Path, bodies: Sequence[JsonObject], *, per_file: int) 
     for number, start in enumerate(range(0, len(bodies), per_file)):
         documents = (json.dumps(body) for body in bodies[start : start + per_file])
         (directory / f"{number}.yaml").write_text("\n---\n".join(documents) + "\n")
-
-
-# --- the command -----------------------------------------------------------------------------------
-
-
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("--impact", is_flag=True, expose_value=False, help="What `ci/bench` starts this by.")
-@click.option("--workloads", default=5_000, show_default=True, type=click.IntRange(10, 100_000), help="How many.")
-@click.option("--policies", default=60, show_default=True, type=click.IntRange(1, 1_000), help="How many.")
-@click.option("--runs", default=1, show_default=True, type=click.IntRange(1, 50), help="Runs of each command.")
-@click.option("--json", "output", type=click.Path(path_type=Path), help="Write the figures to this file too.")
-def bench(workloads: int, policies: int, runs: int, output: Path | None) -> int:
-    """Time `plan --impact` of new policies, on a directory and on a cluster, beside a bare `kyverno apply`."""
-    built = subprocess.run([str(paths.ROOT / "ci/tools"), *TOOLS], check=False).returncode
-    if built:
-        return built
-    with tempfile.TemporaryDirectory(prefix="impact-bench-") as place:
-        figures = measure(Path(place), workloads=workloads, policies=policies, runs=runs)
-    for line in figures.lines():
-        click.echo(line)
-    if output:
-        found: Any = asdict(figures)
-        output.write_text(json.dumps({"impact": found}, indent=2) + "\n")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(run(bench))

@@ -26,7 +26,7 @@ from applier.ports import Forbidden, ServerRefused, Status, Unauthenticated
 from renderer import logs
 from renderer.errors import ConfigurationError, Failure, RemoteError
 from renderer.http import PassingError, retry_after_seconds, user_agent
-from renderer.insights.config import TOKEN_VARIABLES
+from renderer.insights.config import TOKEN_VARIABLE
 
 if TYPE_CHECKING:
     from renderer.manifest.jsontypes import Json, JsonObject
@@ -59,9 +59,8 @@ class _Plugin(exec_provider.ExecProvider):
 
     def __init__(self, exec_config: Any, *rest: Any) -> None:
         super().__init__(exec_config, *rest)  # type: ignore[no-untyped-call] # the library has no types
-        given = {item["name"] for item in exec_config.safe_get("env") or ()}
-        for name in TOKEN_VARIABLES - given:
-            self.env.pop(name, None)
+        if TOKEN_VARIABLE not in {item["name"] for item in exec_config.safe_get("env") or ()}:
+            self.env.pop(TOKEN_VARIABLE, None)
 
 
 # The library takes no environment, and threads that renew credentials must not change our own.

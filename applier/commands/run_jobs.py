@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import secrets
 import socket
@@ -28,7 +29,7 @@ from renderer.commandline import (
     read_settings,
 )
 from renderer.errors import ConfigurationError, ExitCode
-from renderer.insights.config import RUNNER_TOKEN_VARIABLE, SettingNames, Token, account
+from renderer.insights.config import SettingNames, Token, account
 from renderer.report_types import REPORT_TYPES, ReportType
 
 if TYPE_CHECKING:
@@ -42,6 +43,8 @@ NAMES: Final = SettingNames(
     cluster="CLUSTER (--cluster)",
     token="TOKEN (--token-file)",  # noqa: S106 - the setting's name, not a token
 )
+#: Of the runner only: elsewhere, so common a name may be anybody's.
+TOKEN_VARIABLE: Final = "TOKEN"  # noqa: S105 - the variable's name
 
 #: What the file may set.
 _FILE_SETTINGS: Final = (
@@ -97,7 +100,7 @@ runner_options = options(
     option(
         "--token-file",
         type=click.Path(path_type=Path),
-        help=f"File that holds the token; without it, the variable {RUNNER_TOKEN_VARIABLE} does.",
+        help=f"File that holds the token; without it, the variable {TOKEN_VARIABLE} does.",
     ),
     option("--insecure-http", is_flag=True, help="Allow plain http:// to another machine. The token is readable then."),
     option(
@@ -273,7 +276,7 @@ def _report_type(name: str) -> ReportType:
 
 
 def _insights(settings: dict[str, Any]) -> InsightsConfig:
-    token = insights_token(settings["token_file"], variable=RUNNER_TOKEN_VARIABLE, names=NAMES)
+    token = insights_token(settings["token_file"], variable=TOKEN_VARIABLE, names=NAMES)
     known = account(
         host=settings["host"],
         token=token or click.get_current_context().meta.get(_FILE_TOKEN),
@@ -286,6 +289,8 @@ def _insights(settings: dict[str, Any]) -> InsightsConfig:
 def _connection(settings: dict[str, Any]) -> Connection:
     from applier.cluster.connection import Connection
 
+    # It is read by now, and a credential plugin of the kubeconfig would get it.
+    os.environ.pop(TOKEN_VARIABLE, None)
     return Connection.open(kubeconfig=settings["kubeconfig"], context=settings["context"])
 
 

@@ -77,7 +77,7 @@ def alarms(review: Review, context: Context) -> Iterator[Alarm]:
     """What guards refuse, what is not valid, what changes do and risk, what is only warned of, in this order."""
     for refusal in review.plan.refusals:
         yield _refused(refusal, context)
-    for finding in (*review.verdict.errors,):
+    for finding in review.verdict.errors:
         yield _found(finding, review, context)
     yield from _unchecked(review, context)
     if review.impact:

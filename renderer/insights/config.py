@@ -12,11 +12,8 @@ from urllib.parse import SplitResult, quote, urlsplit
 from renderer.errors import ConfigurationError
 
 DEFAULT_HOST: Final = "https://insights.fairwinds.com"
-#: The variable that holds the token, and that of the runner.
+#: The variable that holds the token; no program that we start gets it.
 TOKEN_VARIABLE: Final = "FAIRWINDS_TOKEN"  # noqa: S105 - the variable's name
-RUNNER_TOKEN_VARIABLE: Final = "TOKEN"  # noqa: S105 - the variable's name
-#: No program that we start gets these.
-TOKEN_VARIABLES: Final = frozenset({TOKEN_VARIABLE, RUNNER_TOKEN_VARIABLE})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,7 +17,9 @@ from applier.cluster.policies import KubernetesCluster
 from ci.testbed.api import Api
 from ci.testbed.controlplane import ControlPlane
 from renderer.errors import ExitCode
+from renderer.manifest.jsontypes import JsonObject
 from renderer.manifest.ownership import OWNED_BY, is_owned
+from tests.support.cluster import allowed, with_plugin
 from tests.support.insights import Fault, InsightsStandIn, Request
 from tests.support.policies import (
     admission_binding,
@@ -343,36 +345,28 @@ def test_a_missing_lock_namespace_is_named(programs: Programs, insights: Insight
     assert "--lock-namespace" in shown
 
 
-READ = [{"apiGroups": ["kyverno.io", "policies.kyverno.io"], "resources": ["*"], "verbs": ["get", "list"]}]
+READ: list[JsonObject] = [
+    {"apiGroups": ["kyverno.io", "policies.kyverno.io"], "resources": ["*"], "verbs": ["get", "list"]}
+]
 
 
 def test_a_plan_needs_no_right_to_write_and_says_what_it_lacks(
     programs: Programs, insights: InsightsStandIn, cluster: ControlPlane
 ) -> None:
-    rbac = "rbac.authorization.k8s.io"
-    role = {"apiVersion": f"{rbac}/v1", "kind": "ClusterRole", "metadata": {"name": "viewer"}, "rules": READ}
-    binding = {
-        "apiVersion": f"{rbac}/v1",
-        "kind": "ClusterRoleBinding",
-        "metadata": {"name": "viewer"},
-        "roleRef": {"apiGroup": rbac, "kind": "ClusterRole", "name": "viewer"},
-        "subjects": [{"apiGroup": rbac, "kind": "User", "name": "viewer"}],
-    }
-    for body in (role, binding):
-        cluster.api.apply(body)
-    viewing = programs.with_(KUBECONFIG=str(Path(cluster.kubeconfig).with_name("viewer.kubeconfig")))
-    snapshot = render(programs, insights, *SET[:2])
-    shown = applier(viewing, "plan", snapshot, expect=ExitCode.CHANGES)
-    assert "not dry-run" in shown
-    assert "2 of 2 policies are valid" in applier(viewing, "validate", snapshot)  # the CLI judged them
-    unasked = applier(viewing, "validate", snapshot, "--no-validate-policies", expect=ExitCode.INVALID_POLICY)
-    assert "unchecked ClusterPolicy/one" in unasked
-    assert "0 of 2 policies are valid" in unasked
-    assert "validatingadmissionpolicies.admissionregistration.k8s.io: this account may not list it" in shown
-    assert "admissionregistration" in applier(
-        viewing, "plan", render(programs, insights, *SET), expect=ExitCode.KIND_UNAVAILABLE
-    )
-    assert "leases" in applier(viewing, "apply", snapshot, expect=ExitCode.NOT_PERMITTED)
+    with allowed(cluster, "viewer", *READ):
+        viewing = programs.with_(KUBECONFIG=str(Path(cluster.kubeconfig).with_name("viewer.kubeconfig")))
+        snapshot = render(programs, insights, *SET[:2])
+        shown = applier(viewing, "plan", snapshot, expect=ExitCode.CHANGES)
+        assert "not dry-run" in shown
+        assert "2 of 2 policies are valid" in applier(viewing, "validate", snapshot)  # the CLI judged them
+        unasked = applier(viewing, "validate", snapshot, "--no-validate-policies", expect=ExitCode.INVALID_POLICY)
+        assert "unchecked ClusterPolicy/one" in unasked
+        assert "0 of 2 policies are valid" in unasked
+        assert "validatingadmissionpolicies.admissionregistration.k8s.io: this account may not list it" in shown
+        assert "admissionregistration" in applier(
+            viewing, "plan", render(programs, insights, *SET), expect=ExitCode.KIND_UNAVAILABLE
+        )
+        assert "leases" in applier(viewing, "apply", snapshot, expect=ExitCode.NOT_PERMITTED)
 
 
 def test_several_kubeconfigs_and_a_context_as_with_kubectl(
@@ -392,29 +386,10 @@ def test_several_kubeconfigs_and_a_context_as_with_kubectl(
 
 
 def test_exec_credentials_are_used(programs: Programs, insights: InsightsStandIn, cluster: ControlPlane) -> None:
-    plugin = programs.directory / "plugin"
-    credential = {
-        "apiVersion": "client.authentication.k8s.io/v1",
-        "kind": "ExecCredential",
-        "status": {"token": cluster.admin_token},
-    }
-    given = programs.directory / "given"
-    plugin.write_text(f"#!/bin/sh\nenv >'{given}'\necho '{json.dumps(credential)}'\n")
-    plugin.chmod(0o700)
-    import yaml
-
-    config = yaml.safe_load(Path(cluster.kubeconfig).read_text())
-    config["users"][0]["user"] = {
-        "exec": {
-            "apiVersion": "client.authentication.k8s.io/v1",
-            "command": str(plugin),
-            "interactiveMode": "Never",
-        }
-    }
-    (programs.directory / "exec.kubeconfig").write_text(yaml.safe_dump(config))
+    config, given = with_plugin(programs.directory, cluster.kubeconfig, cluster.admin_token)
     snapshot = render(programs, insights, *SET)
-    with_plugin = programs.with_(KUBECONFIG=str(programs.directory / "exec.kubeconfig"))
-    assert "4 to create" in applier(with_plugin, "plan", snapshot, expect=ExitCode.CHANGES)
+    planned = applier(programs.with_(KUBECONFIG=str(config)), "plan", snapshot, expect=ExitCode.CHANGES)
+    assert "4 to create" in planned
     assert "KUBERNETES_EXEC_INFO=" in given.read_text()
     assert TOKEN not in given.read_text()
 
@@ -427,7 +402,8 @@ def _current_context(kubeconfig: Path) -> str:
 
 def test_sync_watches_until_it_is_told_to_stop(programs: Programs, insights: InsightsStandIn) -> None:
     insights.publish(CLUSTER, answer(*SET))
-    with programs.start("insights-applier", "sync", "--watch", "--sync-interval", "1s") as process:
+    # So long that the signal meets the pause and not the next sync, on a machine that is busy, too.
+    with programs.start("insights-applier", "sync", "--watch", "--sync-interval", "10s") as process:
         assert process.stdout is not None
         finished = 0
         for line in process.stdout:

@@ -27,7 +27,7 @@ from renderer.errors import ExitCode, Locked, NotPermitted
 from renderer.manifest.identity import Identity
 from renderer.manifest.jsontypes import JsonObject
 from tests.support import proxy as proxies
-from tests.support.cluster import AGENT_NAMESPACE
+from tests.support.cluster import AGENT_NAMESPACE, allowed
 from tests.support.electors import LEASE, RETRY, elector
 from tests.support.freezing import freeze
 from tests.support.policies import cluster_policy, desired, identity_of
@@ -290,20 +290,13 @@ def test_a_lease_that_somebody_deletes_is_lost(
 def test_who_may_read_leases_and_not_write_them_is_told_so(cluster: ControlPlane, proxy: Proxy, tmp_path: Path) -> None:
     config = proxy.write_kubeconfig(tmp_path / "worker.kubeconfig", token=cluster.tokens["worker"])
     worker = KubernetesCluster(Connection.open(kubeconfig=str(config)))
-    rbac = "rbac.authorization.k8s.io"
-    rules = [{"apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "verbs": ["get"]}]
-    role = {"apiVersion": f"{rbac}/v1", "kind": "ClusterRole", "metadata": {"name": "lease-reader"}, "rules": rules}
-    binding = {
-        "apiVersion": f"{rbac}/v1",
-        "kind": "ClusterRoleBinding",
-        "metadata": {"name": "lease-reader"},
-        "roleRef": {"apiGroup": rbac, "kind": "ClusterRole", "name": "lease-reader"},
-        "subjects": [{"apiGroup": rbac, "kind": "User", "name": "worker"}],
-    }
-    for body in (role, binding):
-        cluster.api.apply(body)
-    with pytest.raises(NotPermitted, match="may not use the Lease") as refused:
-        held(worker, tmp_path / "lock").__enter__()
+    reading = {"apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "verbs": ["get"]}
+    with (
+        allowed(cluster, "worker", reading),
+        pytest.raises(NotPermitted, match="may not use the Lease") as refused,
+        held(worker, tmp_path / "lock"),
+    ):
+        pass
     assert "create and update on leases" in refused.value.hint
 
 

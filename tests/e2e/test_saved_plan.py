@@ -6,8 +6,6 @@ import json
 import shutil
 import stat
 import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +16,7 @@ from ci.testbed.api import Api
 from ci.testbed.controlplane import ControlPlane
 from renderer.errors import ExitCode
 from renderer.manifest.jsontypes import JsonObject
+from tests.support.cluster import allowed
 from tests.support.insights import InsightsStandIn
 from tests.support.policies import admission_policy, cluster_policy, exception, validating_policy
 from tests.support.programs import Programs
@@ -100,49 +99,6 @@ def recreate(api: Api, body: JsonObject) -> None:
     path = api.path_of(body)
     api.call("DELETE", path)
     api.call("POST", path.rpartition("/")[0], found)
-
-
-@contextmanager
-def allowed(plane: ControlPlane, user: str, *rules: JsonObject) -> Iterator[None]:
-    """Give a user these rights, and take them again; returns when the server knows of them."""
-    rbac = "rbac.authorization.k8s.io"
-    name = f"saved-plan-{user}"
-    role = {"apiVersion": f"{rbac}/v1", "kind": "ClusterRole", "metadata": {"name": name}, "rules": list(rules)}
-    binding = {
-        "apiVersion": f"{rbac}/v1",
-        "kind": "ClusterRoleBinding",
-        "metadata": {"name": name},
-        "roleRef": {"apiGroup": rbac, "kind": "ClusterRole", "name": name},
-        "subjects": [{"apiGroup": rbac, "kind": "User", "name": user}],
-    }
-    for body in (role, binding):
-        plane.api.apply(body)
-    try:
-        theirs = Api(plane.server, token=plane.tokens[user], authority=plane.credentials.authority)
-        while not all(_knows(theirs, rule) for rule in rules):
-            pass
-        yield
-    finally:
-        for body in (binding, role):
-            plane.api.call("DELETE", plane.api.path_of(body))
-
-
-def _knows(api: Api, rule: JsonObject) -> bool:
-    review = {
-        "apiVersion": "authorization.k8s.io/v1",
-        "kind": "SelfSubjectAccessReview",
-        "spec": {
-            "resourceAttributes": {
-                "group": rule["apiGroups"][-1],
-                "resource": rule["resources"][0],
-                "verb": rule["verbs"][0],
-                "name": rule.get("resourceNames", [""])[0],
-                "namespace": "kube-system",
-            }
-        },
-    }
-    answered = api.call("POST", "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", review)
-    return bool(answered["status"]["allowed"])
 
 
 def as_user(programs: Programs, plane: ControlPlane, user: str) -> Programs:

@@ -32,6 +32,7 @@ from renderer.manifest.kinds import ADMISSION, KINDS
 from renderer.manifest.normalize import content
 from renderer.manifest.policyset import PolicySet
 from renderer.render import Source, render
+from tests.support.cluster import allowed
 from tests.support.insights import InsightsStandIn
 from tests.support.policies import (
     admission_binding,
@@ -388,25 +389,14 @@ def no_schemas(cluster: ControlPlane) -> Iterator[str]:
         {**rule, "nonResourceURLs": [url for url in rule["nonResourceURLs"] if not url.startswith("/openapi")]}
         for rule in before["rules"]
     ]
-    role = {"apiVersion": f"{RBAC}/v1", "kind": "ClusterRole", "metadata": {"name": "policies"}}
-    groups = sorted({kind.group for kind in KINDS})
-    api.apply({**role, "rules": [{"apiGroups": groups, "resources": ["*"], "verbs": ["*"]}]})
-    binding = {
-        "apiVersion": f"{RBAC}/v1",
-        "kind": "ClusterRoleBinding",
-        "metadata": {"name": "policies"},
-        "roleRef": {"apiGroup": RBAC, "kind": "ClusterRole", "name": "policies"},
-        "subjects": [{"apiGroup": RBAC, "kind": "User", "name": "worker"}],
-    }
-    api.apply(binding)
+    policies = {"apiGroups": sorted({kind.group for kind in KINDS}), "resources": ["*"], "verbs": ["*"]}
     merge = "application/merge-patch+json"
-    api.call("PATCH", path, {"rules": rules}, content_type=merge)
-    try:
-        yield str(Path(cluster.kubeconfig).with_name("worker.kubeconfig"))
-    finally:
-        api.call("PATCH", path, {"rules": before["rules"]}, content_type=merge)
-        for resource in ("clusterrolebindings", "clusterroles"):
-            api.call("DELETE", f"/apis/{RBAC}/v1/{resource}/policies")
+    with allowed(cluster, "worker", policies):
+        api.call("PATCH", path, {"rules": rules}, content_type=merge)
+        try:
+            yield str(Path(cluster.kubeconfig).with_name("worker.kubeconfig"))
+        finally:
+            api.call("PATCH", path, {"rules": before["rules"]}, content_type=merge)
 
 
 def test_without_a_schema_dry_runs_take_its_place_and_the_plan_says_so(

@@ -21,8 +21,9 @@ from applier.report.formats import FORMATS
 from ci.testbed.controlplane import ControlPlane
 from renderer.errors import ExitCode
 from renderer.manifest.kinds import KINDS
-from tests.support.cluster import AGENT_NAMESPACE
+from tests.support.cluster import AGENT_NAMESPACE, with_plugin
 from tests.support.insights import Fault, InsightsStandIn
+from tests.support.jobs import RunnerProgram
 from tests.support.policies import answer, cluster_policy
 from tests.support.programs import CLUSTER, TOKEN, Programs
 from tests.support.proxy import Proxy, call, refuse, to
@@ -226,6 +227,17 @@ def test_the_programs_that_are_started_get_no_token_and_no_core_can_be_written(
     finally:
         running.kill()
         running.communicate()
+
+
+@pytest.mark.jobs
+def test_a_credential_plugin_of_the_runner_gets_no_token(runner: RunnerProgram) -> None:
+    plane, place = runner.bed.plane, runner.programs.directory
+    config, given = with_plugin(place, plane.directory.kubeconfig_of("worker"), plane.tokens["worker"])
+    with runner.with_(KUBECONFIG=str(config)).start() as running:
+        running.wait_for("This runner works now")
+        assert running.terminate() == 0
+    assert "KUBERNETES_EXEC_INFO=" in given.read_text()
+    assert TOKEN not in given.read_text()
 
 
 def test_what_is_written_for_oneself_is_private(offline: Programs, insights: InsightsStandIn) -> None:

@@ -26,6 +26,9 @@ from tests.support.workflow import applier, edit, render
 EVENTS = f"/apis/events.k8s.io/v1/namespaces/{AGENT_NAMESPACE}/events"
 MAY_CREATE_EVENTS: list[JsonObject] = [{"apiGroups": ["events.k8s.io"], "resources": ["events"], "verbs": ["create"]}]
 
+#: So long that a signal meets the pause and not the next sync, on a machine that is busy, too.
+PAUSE = "10s"
+
 
 def ours(plane: ControlPlane) -> list[JsonObject]:
     found = plane.api.call("GET", EVENTS)["items"]
@@ -101,7 +104,7 @@ def state(url: str, path: str) -> int:
 
 @contextmanager
 def watching(programs: Programs) -> Iterator[Running]:
-    with Running(programs, "insights-applier", "sync", "--watch", "--sync-interval", "1s") as running:
+    with Running(programs, "insights-applier", "sync", "--watch", "--sync-interval", PAUSE) as running:
         yield running
 
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import yaml
 
 from applier.cluster.connection import Connection
 from applier.cluster.policies import KubernetesCluster
-from ci.testbed.api import group_path
+from ci.testbed.api import Api, group_path
 from ci.testbed.controlplane import ControlPlane, Part
 from renderer.manifest.jsontypes import JsonObject
 from renderer.manifest.kinds import KINDS
@@ -124,6 +126,62 @@ def chart_account(cluster: ControlPlane) -> Iterator[str]:
     for body in made:
         scope = f"/namespaces/{AGENT_NAMESPACE}" if "namespace" in body["metadata"] else ""
         cluster.api.call("DELETE", f"/apis/{rbac}/v1{scope}/{body['kind'].lower()}s/chart")
+
+
+@contextmanager
+def allowed(plane: ControlPlane, user: str, *rules: JsonObject) -> Iterator[None]:
+    """Give a user these rights in the whole cluster, and take them again; the server knows of them within the block."""
+    rbac = "rbac.authorization.k8s.io"
+    name = f"test-{user}"
+    role = {"apiVersion": f"{rbac}/v1", "kind": "ClusterRole", "metadata": {"name": name}, "rules": list(rules)}
+    binding = {
+        "apiVersion": f"{rbac}/v1",
+        "kind": "ClusterRoleBinding",
+        "metadata": {"name": name},
+        "roleRef": {"apiGroup": rbac, "kind": "ClusterRole", "name": name},
+        "subjects": [{"apiGroup": rbac, "kind": "User", "name": user}],
+    }
+    for body in (role, binding):
+        plane.api.apply(body)
+    try:
+        theirs = Api(plane.server, token=plane.tokens[user], authority=plane.credentials.authority)
+        while not all(_knows(theirs, rule) for rule in rules):
+            pass
+        yield
+    finally:
+        for body in (binding, role):
+            plane.api.call("DELETE", plane.api.path_of(body))
+
+
+def _knows(api: Api, rule: JsonObject) -> bool:
+    review = {
+        "apiVersion": "authorization.k8s.io/v1",
+        "kind": "SelfSubjectAccessReview",
+        "spec": {
+            "resourceAttributes": {
+                "group": rule["apiGroups"][-1],
+                "resource": rule["resources"][0],
+                "verb": rule["verbs"][0],
+                "name": rule.get("resourceNames", [""])[0],
+                "namespace": "kube-system",
+            }
+        },
+    }
+    answered = api.call("POST", "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", review)
+    return bool(answered["status"]["allowed"])
+
+
+def with_plugin(place: Path, kubeconfig: Path, token: str) -> tuple[Path, Path]:
+    """A kubeconfig whose user has that token from a credential plugin, and where the plugin notes its environment."""
+    plugin, given, config = place / "plugin", place / "given", place / "plugin.kubeconfig"
+    version = "client.authentication.k8s.io/v1"
+    credential = {"apiVersion": version, "kind": "ExecCredential", "status": {"token": token}}
+    plugin.write_text(f"#!/bin/sh\nenv >'{given}'\necho '{json.dumps(credential)}'\n")
+    plugin.chmod(0o700)
+    document = yaml.safe_load(kubeconfig.read_text())
+    document["users"][0]["user"] = {"exec": {"apiVersion": version, "command": str(plugin), "interactiveMode": "Never"}}
+    config.write_text(yaml.safe_dump(document))
+    return config, given
 
 
 @contextmanager
