@@ -54,6 +54,14 @@ _CHECK_CONFIG: Final = (
 )
 
 
+def pod_namespace() -> str:
+    """The namespace of the pod that this runs in; "" outside of one."""
+    try:
+        return (SERVICE_ACCOUNT / "namespace").read_text().strip()
+    except OSError:
+        return ""
+
+
 class _Plugin(exec_provider.ExecProvider):
     """A credential plugin, which gets our environment but for Insights' token, unless the kubeconfig sets that."""
 

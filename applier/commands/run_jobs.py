@@ -296,17 +296,14 @@ def _connection(settings: dict[str, Any]) -> Connection:
 
 def _namespace(named: str | None) -> str:
     """The namespace of the CronJobs. Raises ConfigurationError where nobody says which."""
-    from applier.cluster.connection import SERVICE_ACCOUNT
+    from applier.cluster.connection import pod_namespace
 
-    if named:
-        return named
-    try:
-        return (SERVICE_ACCOUNT / "namespace").read_text().strip()
-    except OSError:
-        raise ConfigurationError(
-            "NAMESPACE (--namespace) is not set, and this is not a pod, which has one.",
-            hint="Name the namespace of the CronJobs.",
-        ) from None
+    if found := named or pod_namespace():
+        return found
+    raise ConfigurationError(
+        "NAMESPACE (--namespace) is not set, and this is not a pod, which has one.",
+        hint="Name the namespace of the CronJobs.",
+    )
 
 
 class SystemClock:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -183,22 +182,23 @@ def self_block(settings: dict[str, Any], evaluator: Evaluator | None) -> SelfBlo
 
 
 def found_cli(settings: dict[str, Any]) -> KyvernoCli | None:
-    """The kyverno CLI, if there is one: a plan needs it only where a policy may match our own writes."""
+    """The kyverno CLI, if there is one: a plan needs it only where a policy may match our own writes.
+
+    Raises ConfigurationError when the one that is named is not there.
+    """
     from applier.kyverno_cli import KyvernoCli
 
-    with suppress(ConfigurationError):
+    try:
         return KyvernoCli(KyvernoCli.find(settings["kyverno"] or ""))
-    return None
+    except ConfigurationError:
+        if settings["kyverno"]:
+            raise
+        return None
 
 
 def lock_namespace(settings: dict[str, Any]) -> str:
     """The namespace of the Lease, of journals and of revisions."""
     from applier import lock
-    from applier.cluster.connection import SERVICE_ACCOUNT
+    from applier.cluster.connection import pod_namespace
 
-    if settings["lock_namespace"]:
-        return str(settings["lock_namespace"])
-    try:
-        return (SERVICE_ACCOUNT / "namespace").read_text().strip()
-    except OSError:
-        return lock.DEFAULT_NAMESPACE
+    return settings["lock_namespace"] or pod_namespace() or lock.DEFAULT_NAMESPACE

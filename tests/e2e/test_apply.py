@@ -198,6 +198,10 @@ def test_without_the_kyverno_cli_only_that_layer_can_be_left_out(programs: Progr
     snapshot = render(programs, insights, *SET)
     missing = programs.with_(PATH="/nonexistent")
     assert "VALIDATE_POLICIES=false" in applier(missing, "apply", snapshot, expect=ExitCode.CONFIGURATION)
+    # A plan does without; not so without the one that it is told to take.
+    assert "4 to create" in applier(missing, "plan", snapshot, expect=ExitCode.CHANGES)
+    named = applier(missing, "plan", snapshot, "--kyverno", "nowhere", expect=ExitCode.CONFIGURATION)
+    assert "nowhere" in named
     skipping = missing.with_(VALIDATE_POLICIES="false")
     assert "was not asked" in applier(skipping, "validate", snapshot)
     applier(skipping, "apply", snapshot)
