@@ -38,13 +38,3 @@ class RunObserver(Protocol):
     def ended(self, end: RunEnd) -> None:
         """It has ended."""
         ...
-
-
-class NobodyWatches:
-    """Nobody watches."""
-
-    def began(self) -> None:
-        """See `RunObserver`."""
-
-    def ended(self, end: RunEnd) -> None:
-        """See `RunObserver`."""

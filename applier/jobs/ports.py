@@ -77,37 +77,6 @@ class Observer(Protocol):
         """One turn is over: whether this process is the one that works, who answered, and how many jobs are open."""
         ...
 
-    def claimed(self, entry: Entry) -> None:
-        """A job was claimed."""
-        ...
-
-    def started(self, entry: Entry, job: JsonObject) -> None:
-        """Its Job was made, or found made."""
-        ...
-
     def finished(self, entry: Entry) -> None:
         """What became of it is known: `outcome`, and why in `remark`."""
         ...
-
-    def reported(self, entry: Entry, status: JobStatus) -> None:
-        """Insights took a status."""
-        ...
-
-
-class Nobody:
-    """Nobody watches."""
-
-    def turned(self, *, leads: bool, reached_insights: bool, reached_cluster: bool, waiting: int, running: int) -> None:
-        """See `Observer`."""
-
-    def claimed(self, entry: Entry) -> None:
-        """See `Observer`."""
-
-    def started(self, entry: Entry, job: JsonObject) -> None:
-        """See `Observer`."""
-
-    def finished(self, entry: Entry) -> None:
-        """See `Observer`."""
-
-    def reported(self, entry: Entry, status: JobStatus) -> None:
-        """See `Observer`."""

@@ -292,7 +292,6 @@ class Runner:
         if not is_job_of(job, request):
             return entry.finished("failed", f"Another Job has its name already: {request.job_name}.", now=now)
         log.info("Job made", **_named(entry), job=request.job_name)
-        self._observer.started(entry, job)
         return decisions.observed(entry, job, now=now)
 
     def _made(self, job: JsonObject) -> JsonObject:
@@ -347,7 +346,6 @@ class Runner:
                 continue
             seen.add(entry.id)
             log.info("Job claimed", **_named(entry), options=sorted(entry.options))
-            self._observer.claimed(entry)
             if entry.outcome:
                 self._tell_finished(entry)
         self._record = known.with_added(entries)
@@ -386,7 +384,6 @@ class Runner:
 
     def _told(self, entry: Entry, status: JobStatus) -> None:
         log.info("Insights was told", **_named(entry), status=status)
-        self._observer.reported(entry, status)
         self._report_after.pop(entry.id, None)
         self._untold.pop(entry.id, None)
         self._put(replace(self._entry(entry.id) or entry, reported=status))

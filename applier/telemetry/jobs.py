@@ -13,8 +13,6 @@ from renderer.report_types import REPORT_TYPES
 
 if TYPE_CHECKING:
     from applier.telemetry.metrics import Metrics
-    from renderer.manifest.jsontypes import JsonObject
-    from renderer.on_demand import JobStatus
 
 #: Every request of a turn is limited in time, and so is what a turn asks for; beyond this it hangs.
 TURN_SECONDS: Final = 300
@@ -48,12 +46,6 @@ class WatchedJobs:
                 unreached={"insights": not reached_insights, "cluster": not reached_cluster},
             )
 
-    def claimed(self, entry: Entry) -> None:
-        """See `Observer`."""
-
-    def started(self, entry: Entry, job: JsonObject) -> None:
-        """See `Observer`."""
-
     def finished(self, entry: Entry) -> None:
         """See `Observer`."""
         if self._metrics:
@@ -61,9 +53,6 @@ class WatchedJobs:
             self._metrics.job_ended(entry.report_type, entry.outcome or "failed", seconds)
         if event := _event(entry):
             self._announce(event)
-
-    def reported(self, entry: Entry, status: JobStatus) -> None:
-        """See `Observer`."""
 
 
 def _event(entry: Entry) -> Event | None:

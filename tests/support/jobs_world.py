@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from enum import Enum
 from typing import Any, Final, TypeVar
 
-from applier.jobs.ports import Insights, Nobody, Observer
-from applier.jobs.record import Record, loaded
+from applier.jobs.ports import Insights, Observer
+from applier.jobs.record import Entry, Record, loaded
 from applier.jobs.runner import Runner, RunnerSettings
 from applier.jobs.store import RecordStore
 from applier.ports import ServerRefused, Status
@@ -19,6 +19,17 @@ from renderer.on_demand import Claim, ClaimedJob, JobStatus
 from renderer.report_types import REPORT_TYPES
 
 T = TypeVar("T")
+
+
+class Nobody:
+    """Nobody watches."""
+
+    def turned(self, *, leads: bool, reached_insights: bool, reached_cluster: bool, waiting: int, running: int) -> None:
+        """See `Observer`."""
+
+    def finished(self, entry: Entry) -> None:
+        """See `Observer`."""
+
 
 ORGANIZATION: Final = "acme"
 CLUSTER: Final = "prod"
